@@ -1,0 +1,3 @@
+//! The program `spfs`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! How a stack of layers becomes /spfs for one process tree.

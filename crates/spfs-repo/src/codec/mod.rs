@@ -1,0 +1,1 @@
+//! Bytes to plain structs and back: stored objects, what is hashed, tag records.

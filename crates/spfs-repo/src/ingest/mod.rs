@@ -1,0 +1,1 @@
+//! From a directory tree to payloads and a manifest.

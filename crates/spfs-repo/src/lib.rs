@@ -1,0 +1,28 @@
+//! What spfs keeps, and the places that keep it.
+//!
+//! Plain structs for the object graph ([`Blob`], [`Manifest`], [`Layer`], [`Platform`]) and for [`Tag`]s, their
+//! bytes ([`codec`]), the one [`Repository`] trait, and the [`directory`] repository. This crate is silent and
+//! synchronous: it never prints, and never reads the environment, the home directory or the clock.
+
+pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod digest;
+pub mod directory;
+pub mod error;
+pub mod ingest;
+pub mod manifest;
+pub mod object;
+pub mod progress;
+pub mod reference;
+pub mod repository;
+pub mod tag;
+
+pub use digest::{Digest, DigestPrefix, Hasher};
+pub use directory::Directory;
+pub use error::{Error, Result};
+pub use manifest::{Entry, EntryKind, Manifest, Tree};
+pub use object::{Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy};
+pub use progress::{NoProgress, Progress};
+pub use repository::{Batch, PayloadReader, Repository, TagListing};
+pub use tag::{Tag, TagName, TagSpec};
