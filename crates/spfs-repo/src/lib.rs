@@ -22,7 +22,9 @@ pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
 pub use error::{Error, Result};
 pub use manifest::{Entry, EntryKind, Manifest, Tree};
-pub use object::{Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy};
+pub use object::{
+    Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy,
+};
 pub use progress::{NoProgress, Progress};
 pub use repository::{Batch, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
