@@ -1,0 +1,113 @@
+//! From a plan to a mounted `/spfs` around the calling process, with a monitor that outlives it.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::WaitOptions;
+
+use crate::SPFS;
+use crate::error::{Error, Result};
+use crate::inside;
+use crate::link::{Link, Message};
+use crate::namespace::{self, Situation};
+use crate::overlay::Overlay;
+use crate::plan::Plan;
+use crate::sys::{mount, process};
+
+/// What [`enter`] did.
+#[derive(Debug)]
+pub struct Entered {
+    /// What the process stood on.
+    pub situation: Situation,
+    /// What did not work as planned, and what was done instead.
+    pub remarks: Vec<String>,
+}
+
+/// Moves the calling process, which must be single-threaded, into namespaces in which `plan` is mounted at `/spfs`.
+///
+/// `monitor` runs in a process of its own: outside the new mount namespace (which it would keep alive) but inside the
+/// new user namespace, if there is one, whose capabilities it keeps. It is given its end of the link, and must hold no
+/// descriptor but that, the standard ones (`/dev/null`) and `keep`. Its result is its exit status.
+///
+/// The caller then execs the command, which loses all capabilities that came with the user namespace.
+pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<Entered> {
+    let situation = Situation::find();
+    let directory = std::env::current_dir().ok();
+    if !situation.privileged {
+        namespace::unshare_user()?;
+    }
+    if situation.nested {
+        // The monitor must not stay in the outer runtime's namespace either.
+        namespace::unshare_mounts()?;
+        namespace::drop_outer(situation)?;
+    }
+    let link = fork_monitor(keep, monitor)?;
+    namespace::unshare_mounts()?;
+    if !situation.nested && !situation.present {
+        namespace::new_root()?;
+    }
+    let overlay = Overlay::make(plan, &link, |_| Ok(()))?;
+    if let Some(marker) = &overlay.marker {
+        mount::attach(marker.as_fd(), SPFS)?;
+    }
+    mount::attach(overlay.mount.as_fd(), SPFS)?;
+    inside::attach_binds(plan)?;
+    let watch = overlay.watch.as_ref().map(AsFd::as_fd);
+    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_fd(), watch)?;
+    match link.receive()? {
+        Message::Ready => {}
+        _ => return Err(Error::MonitorGone),
+    }
+    // What was /spfs or below it is something else now.
+    if let Some(directory) = directory.filter(|d| d.starts_with(SPFS)) {
+        let _ = rustix::process::chdir(&directory).or_else(|_| rustix::process::chdir(SPFS));
+    }
+    Ok(Entered { situation, remarks: overlay.remarks })
+}
+
+/// Forks the monitor so that the command, which takes this process's place, never notices it.
+fn fork_monitor(keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<Link> {
+    let (ours, theirs) = Link::pair()?;
+    // An orphan goes to the nearest reaper of orphans. If that is this process, the command would meet it in wait().
+    let adopts_orphans =
+        rustix::process::getpid().is_init() || rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some());
+    let forked = if adopts_orphans { process::fork_unseen() } else { process::fork() };
+    match forked.map_err(Error::system("fork the monitor"))? {
+        process::Fork::Parent(child) => {
+            drop(theirs);
+            if !adopts_orphans {
+                let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+            }
+            Ok(ours)
+        }
+        process::Fork::Child => {
+            drop(ours);
+            let _ = rustix::process::setsid();
+            if !adopts_orphans && !matches!(process::fork(), Ok(process::Fork::Child)) {
+                process::exit_now(0);
+            }
+            let mut keep = keep.to_vec();
+            keep.push(theirs.as_fd().as_raw_fd());
+            leave_caller_behind(&keep);
+            process::exit_now(monitor(theirs))
+        }
+    }
+}
+
+/// Gives up all that was the caller's: directory, descriptors, signal dispositions.
+fn leave_caller_behind(keep: &[RawFd]) {
+    process::reset_signals();
+    process::ignore_signal(libc::SIGPIPE);
+    process::ignore_signal(libc::SIGHUP);
+    let _ = rustix::process::chdir("/");
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    process::close_descriptors_except(keep);
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+        if null.as_raw_fd() < 3 {
+            std::mem::forget(null);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What is done to a runtime that is already mounted: by a process that moves into its namespaces.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use crate::SPFS;
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::namespace;
+use crate::overlay::{Overlay, SAFE};
+use crate::plan::Plan;
+use crate::sys::mount;
+
+/// Moves this single-threaded process, which has the capabilities of the runtime's user namespace, into the mount
+/// namespace `namespace`, which must be the one numbered `id`.
+pub fn enter_mounts(namespace: BorrowedFd<'_>, id: u64) -> Result<()> {
+    let stat = rustix::fs::fstat(namespace).map_err(Error::system("look at the caller's namespace"))?;
+    if stat.st_ino != id {
+        return Err(Error::NotInside);
+    }
+    rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))
+        .map_err(Error::system("enter the runtime's mount namespace"))
+}
+
+/// Allows or forbids changes, in place: open files and working directories stay as they are.
+///
+/// Errors: [`Error::Busy`] while a file is open for writing and changes are to be forbidden.
+pub fn set_editable(editable: bool) -> Result<()> {
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let none = MountAttrFlags::empty();
+    let (set, clear) = if editable { (none, read_only) } else { (read_only, none) };
+    mount::set_attributes(CWD, c"/spfs", set, clear).map_err(|e| match e {
+        Errno::BUSY => Error::Busy,
+        e => Error::system(if editable { "make /spfs editable" } else { "make /spfs read-only" })(e),
+    })
+}
+
+/// Replaces what is mounted at `/spfs` by `plan`, without an instant in which nothing is there. Processes that sit in
+/// the old one keep it. The new upper directory and what tells its end go through `link`.
+pub fn replace(plan: &Plan, link: &Link, prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Vec<String>> {
+    let overlay = Overlay::make(plan, link, prepare)?;
+    if let Some(marker) = &overlay.marker {
+        mount::attach_beneath(marker.as_fd(), SPFS)?;
+    }
+    mount::attach_beneath(overlay.mount.as_fd(), SPFS)?;
+    mount::detach(SPFS)?;
+    attach_binds(plan)?;
+    let watch = overlay.watch.as_ref().map(AsFd::as_fd);
+    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_fd(), watch)?;
+    Ok(overlay.remarks)
+}
+
+/// Mounts the live files and directories over the view.
+pub fn attach_binds(plan: &Plan) -> Result<()> {
+    for bind in &plan.binds {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = rustix::mount::open_tree(CWD, &bind.source, flags).map_err(Error::io("bind", &bind.source))?;
+        mount::set_attributes(tree.as_fd(), c"", SAFE, MountAttrFlags::empty())
+            .map_err(Error::io("bind", &bind.source))?;
+        let target = Path::new(SPFS).join(&bind.target);
+        let text = target.to_str().ok_or_else(|| Error::Limit(format!("{} is not UTF-8", target.display())))?;
+        mount::attach(tree.as_fd(), text)?;
+    }
+    Ok(())
+}
+
+/// The processes in the mount namespace numbered `id`, as far as this process may see them.
+pub fn members(id: u64) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == id);
+    pids.filter(inside).filter_map(Pid::from_raw).collect()
+}
+
+/// Moves this single-threaded process into the namespaces of `member`, keeping its directory where it exists there.
+pub fn join(member: Pid) -> Result<()> {
+    let directory = std::env::current_dir().ok();
+    let action = || format!("join process {}", member.as_raw_nonzero());
+    let process: OwnedFd =
+        rustix::process::pidfd_open(member, PidfdFlags::empty()).map_err(|e| Error::system(action())(e))?;
+    let same_user = same_namespace(member, "user");
+    let kinds =
+        if same_user { ThreadNameSpaceType::MOUNT } else { ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::USER };
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), kinds).map_err(|e| Error::system(action())(e))?;
+    if let Some(directory) = directory {
+        let _ = rustix::process::chdir(&directory).or_else(|_| rustix::process::chdir("/"));
+    }
+    Ok(())
+}
+
+fn same_namespace(member: Pid, kind: &str) -> bool {
+    let id = |of: &str| fs::metadata(format!("/proc/{of}/ns/{kind}")).map(|m| (m.dev(), m.ino())).ok();
+    let theirs = id(&member.as_raw_nonzero().to_string());
+    theirs.is_some() && theirs == id("self")
+}

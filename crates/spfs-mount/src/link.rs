@@ -1,0 +1,117 @@
+//! Descriptors and short messages between a launcher and its monitor, over a socket pair.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+
+use crate::error::{Error, Result};
+
+/// One end of the connection; the other end's closing is told as [`Message::Closed`].
+pub struct Link(OwnedFd);
+
+/// What one side tells the other.
+#[derive(Debug)]
+pub enum Message {
+    /// A metadata mount wants to be served: the `/dev/fuse` descriptor.
+    Serve(OwnedFd),
+    /// The mounts are in place: the upper directory (`O_PATH`), and what tells their end if no server does.
+    Mounted {
+        /// The number of the mount namespace that they are in.
+        namespace: u64,
+        /// The overlay's upper directory.
+        upper: OwnedFd,
+        /// An inotify descriptor that hears of the unmount.
+        watch: Option<OwnedFd>,
+    },
+    /// The monitor is ready.
+    Ready,
+    /// The other side is gone.
+    Closed,
+}
+
+/// Most descriptors that one message carries.
+const MAX_FDS: usize = 2;
+
+impl Link {
+    /// Two connected ends.
+    pub fn pair() -> Result<(Link, Link)> {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (a, b) = pair.map_err(Error::system("make a socket pair"))?;
+        Ok((Link(a), Link(b)))
+    }
+
+    /// Hands over a metadata mount.
+    pub fn send_serve(&self, fuse: BorrowedFd<'_>) -> Result<()> {
+        self.send(b'S', 0, &[fuse])
+    }
+
+    /// Says that the mounts are in place.
+    pub fn send_mounted(&self, namespace: u64, upper: BorrowedFd<'_>, watch: Option<BorrowedFd<'_>>) -> Result<()> {
+        match watch {
+            Some(watch) => self.send(b'M', namespace, &[upper, watch]),
+            None => self.send(b'M', namespace, &[upper]),
+        }
+    }
+
+    /// Says that the monitor is ready.
+    pub fn send_ready(&self) -> Result<()> {
+        self.send(b'R', 0, &[])
+    }
+
+    fn send(&self, tag: u8, number: u64, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let (tag, number) = ([tag], number.to_le_bytes());
+        let parts = [IoSlice::new(&tag), IoSlice::new(&number)];
+        let sent = rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL);
+        match sent {
+            Ok(_) => Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::MonitorGone),
+            Err(e) => Err(Error::system("talk to the monitor")(e)),
+        }
+    }
+
+    /// Waits for the next message.
+    pub fn receive(&self) -> Result<Message> {
+        let (mut tag, mut number) = ([0u8; 1], [0u8; 8]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut parts = [IoSliceMut::new(&mut tag), IoSliceMut::new(&mut number)];
+            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(Message::Closed),
+                other => break other.map_err(Error::system("hear from the other side"))?,
+            }
+        };
+        let mut fds = control.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        });
+        match (received.bytes, tag[0], fds.next()) {
+            (0, _, _) => Ok(Message::Closed),
+            (_, b'S', Some(fuse)) => Ok(Message::Serve(fuse)),
+            (_, b'M', Some(upper)) => {
+                Ok(Message::Mounted { namespace: u64::from_le_bytes(number), upper, watch: fds.next() })
+            }
+            (_, b'R', _) => Ok(Message::Ready),
+            (_, tag, _) => Err(Error::Limit(format!("unexpected message {tag} between launcher and monitor"))),
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,73 @@
+//! What is to be mounted, as data: it can be printed and compared without mounting anything.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Everything that makes one runtime's `/spfs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The runtime's name; shows as the source of the mounts.
+    pub name: String,
+    /// How names and metadata are shown.
+    pub strategy: Strategy,
+    /// The directory that payload paths (`/QU/77SN…`) start from.
+    pub payloads: PathBuf,
+    /// Where changes go.
+    pub upper: Upper,
+    /// Whether changes are allowed from the start.
+    pub editable: bool,
+    /// What is mounted on top, in order.
+    pub binds: Vec<Bind>,
+}
+
+/// How names and metadata are shown; file data is native in both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// An EROFS metadata image; if it cannot be mounted, the server. For root.
+    Image(PathBuf),
+    /// A FUSE metadata server in the monitor.
+    Server,
+}
+
+/// Where a runtime's changes are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// In memory, with the size that tmpfs is to have (`10G`, `50%`), else the kernel's default.
+    Memory {
+        /// The size option of tmpfs.
+        size: Option<String>,
+    },
+    /// In the directories `upper` and `work` below this one.
+    Disk {
+        /// The directory of a durable runtime.
+        dir: PathBuf,
+    },
+}
+
+/// A live file or directory mounted over one of the view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// The host's file or directory.
+    pub source: PathBuf,
+    /// Where it goes, relative to `/spfs`.
+    pub target: PathBuf,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.strategy {
+            Strategy::Image(path) => writeln!(f, "metadata: image {}", path.display())?,
+            Strategy::Server => writeln!(f, "metadata: server in the monitor")?,
+        }
+        writeln!(f, "data:     {}", self.payloads.display())?;
+        match &self.upper {
+            Upper::Memory { size: None } => writeln!(f, "changes:  in memory")?,
+            Upper::Memory { size: Some(size) } => writeln!(f, "changes:  in memory, at most {size}")?,
+            Upper::Disk { dir } => writeln!(f, "changes:  in {}", dir.join("upper").display())?,
+        }
+        for bind in &self.binds {
+            writeln!(f, "bind:     {} at /spfs/{}", bind.source.display(), bind.target.display())?;
+        }
+        write!(f, "mounted:  overlay at /spfs, nosuid,nodev,{}", if self.editable { "rw" } else { "ro" })
+    }
+}
