@@ -1,0 +1,75 @@
+//! The harness of the tests that run the real `spfs`: hermetic homes, callers, hosts, and a look for what was left behind.
+//!
+//! ```ignore
+//! mod common;
+//! use common::{Home, every_caller};
+//!
+//! #[test]
+//! fn a_new_environment_is_empty() {
+//!     every_caller(|home| home.script("-", "ls -A /spfs").run().ok().stdout_is(""));
+//! }
+//! ```
+//!
+//! * [`Caller`]: root, and an ordinary user with a supplementary group. [`every_caller`] runs a test as each.
+//! * [`Host`]: a machine with a directory `/spfs` and one without. [`everywhere`] runs a test for each caller on each.
+//! * [`Home`]: a throw-away home directory; nothing of the real environment gets in. When it is dropped it waits for
+//!   the end of every process that belongs to it and fails the test if a process, a mount, a record or a lock is left.
+//! * [`Cmd`], [`Output`], [`Running`], [`Pty`]: commands, all with a time limit, what they said, and what is still running.
+//!
+//! A missing user, device or program fails the test with the command that provides it (`./test setup`).
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+
+mod caller;
+mod command;
+mod home;
+mod host;
+mod leaks;
+mod pty;
+mod running;
+
+pub use caller::Caller;
+pub use command::{Cmd, Output};
+pub use home::Home;
+pub use host::Host;
+pub use pty::Pty;
+pub use running::Running;
+
+use std::time::{Duration, Instant};
+
+/// Runs a test once for every kind of caller that this process can be, each in a new home on the host as it is.
+pub fn every_caller(test: impl Fn(&Home)) {
+    for caller in Caller::all() {
+        eprintln!("-- as {caller}");
+        test(&Home::new(caller));
+    }
+}
+
+/// Runs a test for every caller on a host with a directory `/spfs` and on a host without.
+pub fn everywhere(test: impl Fn(&Home)) {
+    for host in Host::all() {
+        for caller in Caller::all() {
+            eprintln!("-- as {caller} on a host {host}");
+            test(&Home::on(caller, host.clone()));
+        }
+    }
+}
+
+/// Waits until `condition` holds; fails the test, naming `what`, when it does not within ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(Duration::from_secs(10), condition), "waited ten seconds for this in vain: {what}");
+}
+
+/// Whether `condition` comes true within `limit`; looks every two milliseconds.
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
