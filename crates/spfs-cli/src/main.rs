@@ -1,3 +1,28 @@
-//! The program `spfs`.
+//! The program `spfs`: words, colours, hints, exit codes, progress bars and JSON around the library of the same name.
+//!
+//! One file a command in [`commands`]; [`cli`] turns the command line into one of them; [`errors`] says what went
+//! wrong and [`hints`] what to type next; [`output`] and [`progress`] are the only places that write.
 
-fn main() {}
+mod cli;
+mod commands;
+mod context;
+mod errors;
+mod external;
+mod hints;
+mod output;
+mod progress;
+mod shared;
+mod style;
+mod usage;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::answer_completion();
+    let result = match cli::parse(std::env::args_os()) {
+        cli::Line::Run(command, context) => command.run(&context),
+        cli::Line::External(name, arguments) => external::run(&name, &arguments),
+        cli::Line::Done(code) => return code,
+    };
+    result.unwrap_or_else(|failure| failure.report())
+}

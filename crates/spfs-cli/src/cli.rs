@@ -1,0 +1,115 @@
+//! The command line: from words to one command and its context, or to a help text and an exit code.
+//!
+//! Each command's arguments are built only when that command is the one (`Command::defer`): building all of them
+//! would cost every start.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap_complete::CompleteEnv;
+
+use crate::commands::{self, Entry};
+use crate::context::Context;
+use crate::errors::Result;
+
+/// The variable through which a shell asks for completions; set by the scripts of `spfs completion`.
+pub const COMPLETE_VARIABLE: &str = "_SPFS_COMPLETE";
+
+/// What a command line asks for.
+pub enum Line {
+    /// One of our commands.
+    Run(Chosen, Context),
+    /// A command that we do not have, with its arguments.
+    External(OsString, Vec<OsString>),
+    /// Nothing more: help was printed, or a usage error.
+    Done(ExitCode),
+}
+
+/// One command with its arguments, not yet looked into.
+pub struct Chosen {
+    entry: &'static Entry,
+    matches: ArgMatches,
+}
+
+impl Chosen {
+    /// Runs the command.
+    pub fn run(&self, context: &Context) -> Result<ExitCode> {
+        (self.entry.run)(&self.matches, context)
+    }
+}
+
+/// Answers a shell that asks for completions, and then ends the process; otherwise does nothing.
+pub fn answer_completion() {
+    if std::env::var_os(COMPLETE_VARIABLE).is_some() {
+        CompleteEnv::with_factory(command).var(COMPLETE_VARIABLE).complete();
+    }
+}
+
+/// The whole command line as clap knows it.
+pub fn command() -> Command {
+    let verbose = Arg::new("verbose")
+        .short('v')
+        .long("verbose")
+        .action(ArgAction::Count)
+        .global(true)
+        .help("Show more of what is done; repeat for more");
+    let help = Arg::new("help").short('h').long("help").action(ArgAction::SetTrue).help("Print help");
+    Command::new("spfs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Isolate, capture and share software environments under /spfs")
+        .disable_help_subcommand(true)
+        .disable_help_flag(true)
+        .allow_external_subcommands(true)
+        .args([verbose, help])
+        .subcommands(commands::ALL.iter().map(Entry::command))
+}
+
+/// Reads a command line, the program's own name first.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let mut matches = match command().try_get_matches_from(&words) {
+        Ok(matches) => matches,
+        Err(error) => return Line::Done(report(&error, &words)),
+    };
+    let verbose = matches.get_count("verbose");
+    match matches.remove_subcommand() {
+        Some((name, matches)) => match commands::find(&name) {
+            Some(entry) => {
+                let verbose = verbose.max(matches.get_count("verbose"));
+                Line::Run(Chosen { entry, matches }, Context::new(verbose))
+            }
+            None => {
+                let arguments = matches.get_many::<OsString>("").unwrap_or_default().cloned().collect();
+                Line::External(name.into(), arguments)
+            }
+        },
+        None if matches.get_flag("help") => Line::Done(print_overview(false)),
+        None => Line::Done(print_overview(true)),
+    }
+}
+
+fn print_overview(missing_command: bool) -> ExitCode {
+    let text = commands::help::overview();
+    if missing_command {
+        anstream::eprint!("{text}");
+        return ExitCode::from(2);
+    }
+    anstream::print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// Prints a help text or a usage error of clap's, and says with which code to end.
+fn report(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if let Err(failed) = error.print() {
+        return crate::errors::Failure::from(crate::output::stdout_error(failed)).report();
+    }
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(line) = crate::usage::corrected(words) {
+        anstream::eprintln!("\n{}hint:{} the command comes after `--`: {line}", crate::style::HINT, crate::style::END);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

@@ -1,0 +1,75 @@
+//! The commands, one file each: its arguments, whose doc comments are its help, and [`Run::run`].
+//!
+//! To add one: a file with `Args` (its struct's doc comment is the help, `after_help` an example), and a line in
+//! [`ALL`].
+
+pub mod completion;
+pub mod help;
+pub mod version;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, Command};
+
+use crate::context::Context;
+use crate::errors::Result;
+
+/// Every command, in the order of the help.
+pub const ALL: &[Entry] = &[
+    entry::<completion::Args>("completion", &[], Place::More("set up")),
+    entry::<help::Args>("help", &[], Place::Hidden),
+    entry::<version::Args>("version", &[], Place::More("set up")),
+];
+
+/// A command: its arguments, and what it does.
+pub trait Run: Args {
+    /// Does it. Results go to `context.out()`, remarks to `context.remark()`.
+    fn run(self, context: &Context) -> Result<ExitCode>;
+}
+
+/// Where the overview of `spfs help` shows a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// With a line of its own, under this heading.
+    Front(&'static str),
+    /// By its name alone, behind this word.
+    More(&'static str),
+    /// Not at all.
+    Hidden,
+}
+
+/// One line of [`ALL`].
+pub struct Entry {
+    /// The name to type.
+    pub name: &'static str,
+    /// Other names for the same.
+    pub aliases: &'static [&'static str],
+    /// Where the overview shows it.
+    pub place: Place,
+    /// Adds its arguments and help texts to an empty command.
+    augment: fn(Command) -> Command,
+    /// Reads its arguments and does it.
+    pub run: fn(&ArgMatches, &Context) -> Result<ExitCode>,
+}
+
+const fn entry<A: Run>(name: &'static str, aliases: &'static [&'static str], place: Place) -> Entry {
+    let run = |matches: &ArgMatches, context: &Context| A::from_arg_matches(matches)?.run(context);
+    Entry { name, aliases, place, augment: A::augment_args, run }
+}
+
+impl Entry {
+    /// As a subcommand for clap, its arguments left for later.
+    pub fn command(&self) -> Command {
+        Command::new(self.name).visible_aliases(self.aliases.iter().copied()).defer(self.augment)
+    }
+
+    /// As a subcommand for clap, complete.
+    pub fn built(&self) -> Command {
+        (self.augment)(Command::new(self.name).visible_aliases(self.aliases.iter().copied()))
+    }
+}
+
+/// The command with this name or alias.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    ALL.iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
+}

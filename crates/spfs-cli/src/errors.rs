@@ -1,0 +1,112 @@
+//! One way to fail, and one way to show it: `error:`, its causes, and a `hint:` with what to type next.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+
+use crate::output::{StdoutError, printable};
+use crate::{hints, style};
+
+/// What a command returns.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// What a shell shows for a process that SIGPIPE ended; a closed pipe ends us as it ends git.
+const CLOSED_PIPE: u8 = 128 + 13;
+
+/// The exit code of most errors.
+const ERROR: u8 = 1;
+
+/// The exit code of a command line that makes no sense, and of a question answered with no.
+pub const USAGE: u8 = 2;
+
+/// Why a command ends without its result. Any error turns into one with `?`; what to type next is found by its kind.
+#[derive(Debug)]
+pub struct Failure {
+    cause: Box<dyn Error + Send + Sync>,
+    hints: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure in the program's own words: a lowercase fragment.
+    pub fn new(message: impl Into<String>) -> Self {
+        Failure { cause: message.into().into(), hints: Vec::new(), code: ERROR }
+    }
+
+    /// The same with a hint: what to type next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same with another exit code.
+    pub fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Prints it to standard error and gives the exit code; says nothing if it is only that our reader has gone.
+    pub fn report(&self) -> ExitCode {
+        if self.is_closed_pipe() {
+            return ExitCode::from(CLOSED_PIPE);
+        }
+        // If standard error is gone too there is nobody left to tell.
+        let _ = io::Write::write_all(&mut anstream::stderr().lock(), self.render().as_bytes());
+        ExitCode::from(self.code)
+    }
+
+    fn is_closed_pipe(&self) -> bool {
+        let io_error = self.cause.downcast_ref::<io::Error>();
+        matches!(
+            io_error.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref()),
+            Some(StdoutError::Closed)
+        )
+    }
+
+    /// What [`Failure::report`] prints.
+    fn render(&self) -> String {
+        let mut text = String::new();
+        let end = style::END;
+        let _ = writeln!(text, "{}error:{end} {}", style::ERROR, safe(&self.cause.to_string()));
+        let mut shown = self.cause.to_string();
+        for cause in chain(self.cause.as_ref()).skip(1) {
+            let message = cause.to_string();
+            // A wrapper that repeats its cause's words has said it already.
+            if !shown.ends_with(&message) {
+                let _ = writeln!(text, "  caused by: {}", safe(&message));
+            }
+            shown = message;
+        }
+        for hint in self.hints.iter().chain(&hints::of(self.cause.as_ref())) {
+            let _ = writeln!(text, "{}hint:{end} {hint}", style::HINT);
+        }
+        text
+    }
+}
+
+/// An error and its causes, outermost first.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let current = next?;
+        next = current.source();
+        Some(current)
+    })
+}
+
+/// A message with its control characters shown, line by line.
+fn safe(message: &str) -> String {
+    message.lines().map(printable).collect::<Vec<_>>().join("\n    ")
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure { cause: Box::new(error), hints: Vec::new(), code: ERROR }
+    }
+}
+
+/// Prints a warning to standard error: something is odd, and we go on.
+pub fn warn(message: &str) {
+    anstream::eprintln!("{}warning:{} {}", style::WARNING, style::END, safe(message));
+}

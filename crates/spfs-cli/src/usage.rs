@@ -1,0 +1,68 @@
+//! What was probably meant by a command line that clap refuses.
+
+use std::ffi::OsString;
+
+/// The right line for `spfs run REF cmd…`, if that is what `words` are: the `--` before the command is missing.
+pub fn corrected(words: &[OsString]) -> Option<String> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let at = words.iter().skip(1).position(|word| word == "run")? + 1;
+    if words.contains(&"--".to_owned()) {
+        return None;
+    }
+    // The first word that is neither an option nor the value of one is the reference; the command follows it.
+    let takes_value = |word: &str| matches!(word, "--runtime-name" | "--rerun" | "--annotation" | "--annotation-file");
+    let mut rerun = false;
+    let mut rest = at + 1;
+    while rest < words.len() && words[rest].starts_with('-') && words[rest].len() > 1 {
+        rerun |= words[rest].starts_with("--rerun");
+        rest += if takes_value(&words[rest]) { 2 } else { 1 };
+    }
+    rest += usize::from(!rerun);
+    let command = words.get(rest..).filter(|command| !command.is_empty())?;
+    let line: Vec<String> = words[at..rest]
+        .iter()
+        .map(|word| quoted(word))
+        .chain(["--".to_owned()])
+        .chain(command.iter().map(|word| quoted(word)))
+        .collect();
+    Some(format!("spfs {}", line.join(" ")))
+}
+
+/// `word` as a shell would need it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./+:=,@%~^".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_dashes_are_put_in() {
+        let table = [
+            ("spfs run my-layer ls -l", Some("spfs run my-layer -- ls -l")),
+            ("spfs -v run --edit a+b make all", Some("spfs run --edit a+b -- make all")),
+            ("spfs run --runtime-name x - sh -c 'a", Some(r"spfs run --runtime-name x - -- sh -c ''\''a'")),
+            ("spfs run --rerun x ls", Some("spfs run --rerun x -- ls")),
+            ("spfs run my-layer", None),
+            ("spfs run my-layer --", None),
+            ("spfs tags oops", None),
+        ];
+        for (line, right) in table {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(corrected(&words).as_deref(), right, "{line}");
+        }
+    }
+
+    #[test]
+    fn quoting_is_for_shells() {
+        for (word, right) in [("a-b.c", "a-b.c"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("~x", "'~x'")]
+        {
+            assert_eq!(quoted(word), right);
+        }
+    }
+}
