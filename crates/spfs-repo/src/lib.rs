@@ -17,6 +17,7 @@ pub mod progress;
 pub mod reference;
 pub mod repository;
 pub mod tag;
+mod text;
 
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
