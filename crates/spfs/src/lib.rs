@@ -2,5 +2,3 @@
 
 pub use spfs_mount as mount;
 pub use spfs_repo as repo;
-
-pub mod shell;
