@@ -73,6 +73,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A manifest or a symlink's target could not be used.
+    #[error(transparent)]
+    Repository(#[from] spfs_repo::Error),
     /// More than a format can hold, or a value that it cannot express.
     #[error("{0}")]
     Limit(String),

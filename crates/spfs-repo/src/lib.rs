@@ -17,11 +17,12 @@ pub mod progress;
 pub mod reference;
 pub mod repository;
 pub mod tag;
+mod text;
 
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
 pub use error::{Error, Result};
-pub use manifest::{Entry, EntryKind, Manifest, Tree};
+pub use manifest::{Dir, Entry, EntryKind, Manifest, Node, Tree};
 pub use object::{
     Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy,
 };

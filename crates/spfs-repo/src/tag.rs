@@ -1,5 +1,6 @@
 //! Tags: names with a history.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -55,6 +56,41 @@ impl TagName {
     }
 }
 
+impl TagName {
+    /// The name in a stored record, whose grammar was looser: an empty part inside (`a//b`, whose org is `a/`) is
+    /// kept, so that the record keeps its digest. Whatever could lead out of a directory is refused.
+    pub(crate) fn from_record(org: &str, name: &str) -> Result<Self> {
+        let text = if org.is_empty() { name.to_owned() } else { format!("{org}/{name}") };
+        let invalid = |reason: &str| Error::invalid("tag", &*text, reason);
+        if name.is_empty() || name.contains('/') {
+            return Err(invalid("its last part is no name"));
+        }
+        if org.starts_with('/') {
+            return Err(invalid("it begins with '/'"));
+        }
+        text.split('/')
+            .filter(|part| !part.is_empty())
+            .try_for_each(|part| check_part(part).map_err(|r| invalid(&r)))?;
+        Ok(TagName(text))
+    }
+}
+
+/// Checks one part between `/`.
+fn check_part(part: &str) -> std::result::Result<(), String> {
+    match part {
+        "" => return Err("a part between '/' is empty".to_owned()),
+        "." | ".." => return Err("'.' and '..' are no names".to_owned()),
+        _ => {}
+    }
+    if let Some(c) = part.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c)) {
+        return Err(format!("{c:?} is not allowed; use A-Z a-z 0-9 - _ . and '/'"));
+    }
+    if part.len() > 240 {
+        return Err("a part is longer than 240 bytes".to_owned());
+    }
+    Ok(())
+}
+
 impl FromStr for TagName {
     type Err = Error;
 
@@ -65,20 +101,25 @@ impl FromStr for TagName {
         if name.is_empty() {
             return Err(invalid("it is empty"));
         }
-        for component in name.split('/') {
-            match component {
-                "" => return Err(invalid("a part between '/' is empty")),
-                "." | ".." => return Err(invalid("'.' and '..' are no names")),
-                _ => {}
-            }
-            if let Some(c) = component.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c)) {
-                return Err(invalid(&format!("{c:?} is not allowed; use A-Z a-z 0-9 - _ . and '/'")));
-            }
-            if component.len() > 240 {
-                return Err(invalid("a part is longer than 240 bytes"));
-            }
-        }
+        name.split('/').try_for_each(|part| check_part(part).map_err(|reason| invalid(&reason)))?;
         Ok(TagName(name.to_owned()))
+    }
+}
+
+/// The order of records: by time, then by org, name, target, parent and user.
+impl Ord for Tag {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |tag: &Self| (tag.time, tag.target, tag.parent);
+        let names = || (self.name.org(), self.name.name()).cmp(&(other.name.org(), other.name.name()));
+        let ((time, target, parent), (time2, target2, parent2)) = (key(self), key(other));
+        let time = time.cmp(&time2).then_with(names);
+        time.then(target.cmp(&target2)).then(parent.cmp(&parent2)).then_with(|| self.user.cmp(&other.user))
+    }
+}
+
+impl PartialOrd for Tag {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -2,3 +2,5 @@
 
 pub use spfs_mount as mount;
 pub use spfs_repo as repo;
+
+pub mod shell;

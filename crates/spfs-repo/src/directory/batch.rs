@@ -1,0 +1,362 @@
+//! The one way into a directory repository: everything is written aside, made durable, then published in order.
+//!
+//! 1. Payloads and objects are written into the batch's [`Area`]s, hashed on the way.
+//! 2. A barrier makes all their content durable: `fsync` of each of a few files, `syncfs` for many. On file systems
+//!    that are not this kernel's alone (NFS), every file is synced as it is written.
+//! 3. They are renamed to their final names: payloads, blobs, manifests, layers, platforms, so that an object never
+//!    stands before what it refers to. A journal keeps that order; without one (NFS) every step is synced.
+//! 4. A second barrier makes the names durable.
+//!
+//! What is here already is not written again, but gets a fresh modification time, because upstream's cleaning goes
+//! by age. A batch takes about 100 bytes of memory for each distinct payload and object, and at most 34 descriptors.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use super::Directory;
+use super::area::{Area, Published, Stream};
+use super::layout::{Store, StoreName, sync_fd};
+use super::owner::Owner;
+use super::scan;
+use crate::codec;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::object::{Kind, Object, ObjectBody};
+use crate::repository::Batch;
+
+/// Content up to this many bytes is hashed before it is written, so that nothing is written twice.
+const SMALL: usize = 256 * 1024;
+/// Up to this many files are synced one by one.
+const FEW: usize = 16;
+/// What is here already is touched when its modification time is older than this, in seconds. Upstream's cleaning
+/// spares what is younger than 15 minutes.
+const FRESH: i64 = 300;
+
+thread_local! {
+    /// The piece of content that is being hashed and written.
+    static PIECE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// A batch of a [`Directory`].
+pub(super) struct DirectoryBatch<'a> {
+    repository: &'a Directory,
+    payloads: Area<'a>,
+    objects: Area<'a>,
+    known: Mutex<Known>,
+    /// Seconds by the file system's clock, once they were needed.
+    now: OnceLock<Option<i64>>,
+    /// Set by a failed write: what others rely on may be missing.
+    broken: AtomicBool,
+}
+
+/// What this batch knows to be here.
+#[derive(Default)]
+struct Known {
+    /// Payloads; whether they wait in the area.
+    payloads: HashMap<Digest, bool>,
+    /// Objects; the kind of those that wait in the area.
+    objects: HashMap<Digest, Option<Kind>>,
+}
+
+impl<'a> DirectoryBatch<'a> {
+    /// An empty batch. Writes nothing yet.
+    pub fn new(repository: &'a Directory) -> Self {
+        let owner = Owner::current();
+        let inner = &repository.inner;
+        DirectoryBatch {
+            repository,
+            payloads: Area::new(&inner.payloads, inner.modes, &owner),
+            objects: Area::new(&inner.objects, inner.modes, &owner),
+            known: Mutex::default(),
+            now: OnceLock::new(),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether each file is synced as it is written.
+    fn sync_each(&self) -> bool {
+        !self.repository.inner.local
+    }
+
+    /// Remembers that the batch cannot be finished.
+    fn failed<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Adds content that is all in memory.
+    fn add_small(&self, content: &[u8], expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let digest = Digest::of(content);
+        let size = content.len() as u64;
+        check_expected(&digest, expected)?;
+        if self.known().payloads.contains_key(&digest) {
+            return Ok((digest, size));
+        }
+        let present = self.is_here(&self.payloads, &digest, |there| there == size)?;
+        // Claimed before it is written: of two threads with the same content, one writes.
+        if self.known().payloads.insert(digest, !present).is_none() && !present {
+            self.failed(self.payloads.write(&digest, content, self.sync_each()))?;
+        }
+        Ok((digest, size))
+    }
+
+    /// Adds content that begins with `piece` and goes on in `content`.
+    fn add_large(&self, piece: &mut [u8], content: &mut dyn Read, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let mut stream = self.failed(self.payloads.stream())?;
+        let copied = self.copy(&mut stream, piece, content);
+        let (digest, size) = match copied.and_then(|(digest, size)| {
+            check_expected(&digest, expected)?;
+            Ok((digest, size))
+        }) {
+            Ok(result) => result,
+            Err(e) => {
+                self.payloads.abandon(stream);
+                return Err(e);
+            }
+        };
+        let present = self.is_here(&self.payloads, &digest, |there| there == size)?;
+        if self.known().payloads.insert(digest, !present).is_some() || present {
+            self.payloads.abandon(stream);
+        } else {
+            self.failed(self.payloads.keep(stream, &digest, self.sync_each()))?;
+        }
+        Ok((digest, size))
+    }
+
+    /// Copies `piece` and the rest of `content` into `stream`, hashing.
+    fn copy(&self, stream: &mut Stream, piece: &mut [u8], content: &mut dyn Read) -> Result<(Digest, u64)> {
+        let mut hasher = Hasher::new();
+        let mut size = 0;
+        let mut filled = piece.len();
+        while filled > 0 {
+            hasher.update(&piece[..filled]);
+            stream.file.write_all(&piece[..filled]).map_err(|e| {
+                self.broken.store(true, Ordering::Relaxed);
+                Error::io("write", self.payloads.stream_path(stream))(e)
+            })?;
+            size += filled as u64;
+            filled = fill(content, piece)?;
+        }
+        Ok((hasher.finish(), size))
+    }
+
+    /// Whether `digest` stands in the area's store already and `good` likes its size; touches it then.
+    fn is_here(&self, area: &Area<'_>, digest: &Digest, good: impl Fn(u64) -> bool) -> Result<bool> {
+        match area.store().stat(digest)? {
+            Some((size, modified)) if good(size) => {
+                self.touch(area.store(), digest, modified);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Gives `digest` in `store` a fresh modification time, unless `modified` is recent. Files of others in a shared
+    /// repository, and those of a read-only one, stay as they are.
+    fn touch(&self, store: &Store, digest: &Digest, modified: i64) -> bool {
+        let now = *self.now.get_or_init(|| self.objects.now().ok());
+        let stale = now.is_some_and(|now| now.saturating_sub(modified) > FRESH);
+        if stale {
+            let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+            let times = Timestamps { last_access: omit, last_modification: Timespec { tv_nsec: UTIME_NOW, ..omit } };
+            let name = StoreName::of(digest);
+            let _ = rustix::fs::utimensat(&store.fd, name.as_str(), &times, AtFlags::SYMLINK_NOFOLLOW);
+        }
+        stale
+    }
+
+    /// Touches the blobs and payloads of a manifest that is used again; the manifest itself comes after them, so that
+    /// a fresh manifest means fresh content.
+    fn touch_blobs(&self, blobs: &[Digest]) {
+        for digest in blobs {
+            for store in [self.payloads.store(), self.objects.store()] {
+                if let Ok(Some((_, modified))) = store.stat(digest) {
+                    self.touch(store, digest, modified);
+                }
+            }
+        }
+    }
+
+    /// Refuses an object whose children are neither here nor in this batch.
+    fn check_children(&self, object: &Object) -> Result<()> {
+        if let ObjectBody::Blob(blob) = &object.body {
+            let known = self.known().payloads.contains_key(&blob.payload);
+            let here = known || self.is_here(&self.payloads, &blob.payload, |size| size == blob.size)?;
+            return if here { Ok(()) } else { Err(Error::MissingPayload(blob.payload)) };
+        }
+        let mut unknown = object.children();
+        {
+            let known = self.known();
+            unknown.retain(|digest| !known.objects.contains_key(digest));
+        }
+        match scan::missing(self.objects.store(), &unknown)?.first() {
+            None => Ok(()),
+            Some(child) => Err(Error::UnknownObject(*child)),
+        }
+    }
+
+    /// What waits for publication, in the order of publication; each step sorted by digest.
+    fn steps(&self) -> Vec<(&Area<'a>, Vec<Digest>)> {
+        let known = self.known();
+        let mut payloads: Vec<Digest> = known.payloads.iter().filter(|(_, waits)| **waits).map(|(d, _)| *d).collect();
+        payloads.sort_unstable();
+        let mut steps = vec![(&self.payloads, payloads)];
+        for kind in [Kind::Blob, Kind::Manifest, Kind::Layer, Kind::Platform] {
+            let of_kind = known.objects.iter().filter(|(_, waiting)| **waiting == Some(kind));
+            let mut digests: Vec<Digest> = of_kind.map(|(digest, _)| *digest).collect();
+            digests.sort_unstable();
+            steps.push((&self.objects, digests));
+        }
+        steps.retain(|(_, digests)| !digests.is_empty());
+        steps
+    }
+
+    /// Gives the files of one step their final names. Returns the directories that changed.
+    fn publish(&self, area: &Area<'_>, digests: &[Digest]) -> Result<BTreeSet<String>> {
+        let is_payload = std::ptr::eq(area.store(), self.payloads.store());
+        let mut touched = BTreeSet::new();
+        for digest in digests {
+            // A payload of another size is the remains of a crash; an object's size depends on its encoding.
+            let good = |there: u64, ours: u64| if is_payload { there == ours } else { there > 0 };
+            if area.publish(digest, good)? == Published::Existing {
+                self.is_here(area, digest, |_| true)?;
+            }
+            let name = StoreName::of(digest);
+            if !touched.contains(name.shard()) {
+                touched.insert(name.shard().to_owned());
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Makes the names in the directories `shards` of `store`, and these themselves, durable.
+    fn sync_names(&self, store: &Store, shards: &BTreeSet<String>) -> Result<()> {
+        for shard in shards {
+            let path = store.path.join(shard);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&store.fd, shard.as_str(), flags, Mode::empty())
+                .map_err(Error::io("open", &path))?;
+            sync_fd(fd.as_fd(), &path)?;
+        }
+        sync_fd(store.fd.as_fd(), &store.path)
+    }
+
+    /// `syncfs` on both stores, which may be on two file systems.
+    fn sync_all(&self) -> Result<()> {
+        for store in [self.payloads.store(), self.objects.store()] {
+            rustix::fs::syncfs(&store.fd).map_err(Error::io("sync", &store.path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Batch for DirectoryBatch<'_> {
+    fn add_payload(&self, content: &mut dyn Read, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        // Taken out of its place for as long as `content` runs, which may itself come here.
+        let mut piece = PIECE.with(|piece| std::mem::take(&mut *piece.borrow_mut()));
+        piece.resize(SMALL, 0);
+        let result = fill(content, &mut piece).and_then(|filled| match filled < SMALL {
+            true => self.add_small(&piece[..filled], expected),
+            false => self.add_large(&mut piece, content, expected),
+        });
+        PIECE.with(|place| *place.borrow_mut() = piece);
+        result
+    }
+
+    fn add_object(&self, object: &Object) -> Result<Digest> {
+        let digest = codec::digest(object)?;
+        if self.known().objects.contains_key(&digest) {
+            return Ok(digest);
+        }
+        if let Some((size, modified)) = self.objects.store().stat(&digest)?
+            && size > 0
+        {
+            if let ObjectBody::Manifest(manifest) = &object.body
+                && self.now.get_or_init(|| self.objects.now().ok()).is_some_and(|now| now - modified > FRESH)
+            {
+                self.touch_blobs(&manifest.blobs());
+            }
+            self.touch(self.objects.store(), &digest, modified);
+            self.known().objects.insert(digest, None);
+            return Ok(digest);
+        }
+        self.check_children(object)?;
+        let bytes = codec::encode(object)?;
+        if self.known().objects.insert(digest, Some(object.kind())).is_none() {
+            self.failed(self.objects.write(&digest, &bytes, self.sync_each()))?;
+        }
+        Ok(digest)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        if self.broken.load(Ordering::Relaxed) {
+            let path = self.objects.store().path.display().to_string();
+            return Err(Error::Invalid {
+                what: "batch",
+                text: path,
+                reason: "an earlier write failed, so it is not complete".to_owned(),
+            });
+        }
+        let steps = self.steps();
+        let count: usize = steps.iter().map(|(_, digests)| digests.len()).sum();
+        let (each, few) = (self.sync_each(), count <= FEW);
+        if count > 0 && !each && !few {
+            self.sync_all()?;
+        } else if !each {
+            for (area, digests) in &steps {
+                digests.iter().try_for_each(|digest| area.sync(digest))?;
+            }
+        }
+        let mut touched = Vec::new();
+        for (area, digests) in &steps {
+            let shards = self.publish(area, digests)?;
+            if each {
+                self.sync_names(area.store(), &shards)?;
+            }
+            touched.push((area.store(), shards));
+        }
+        if count > 0 && !each && !few {
+            self.sync_all()?;
+        } else if !each {
+            for (store, shards) in &touched {
+                self.sync_names(store, shards)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills `buffer` from `content` as far as it goes. Returns how far that was.
+fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match content.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read", "the content of a payload")(e)),
+        }
+    }
+    Ok(filled)
+}
+
+fn check_expected(actual: &Digest, expected: Option<&Digest>) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => Err(Error::corrupt(
+            format!("payload {expected}"),
+            format!("the content that arrived has the digest {actual}"),
+        )),
+        _ => Ok(()),
+    }
+}
