@@ -148,3 +148,56 @@ impl FromStr for DigestPrefix {
         Ok(DigestPrefix(significant.to_owned()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "4OYMIQUY7QOBJGX36TEJS35ZEQT24QPEMSNZGTFESWMRW6CSXBKQ====";
+
+    #[test]
+    fn text_form() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
+        assert_eq!(Digest::NULL.to_string(), "A".repeat(52) + "====");
+        assert_eq!(Digest::of(b"").short(10), "4OYMIQUY7Q");
+        assert_eq!(Digest::of(b"").short(99).len(), 52);
+        let mut hasher = Hasher::new();
+        hasher.update(b"hello, ");
+        hasher.update(b"world\n");
+        assert_eq!(hasher.finish(), Digest::of(b"hello, world\n"));
+    }
+
+    #[test]
+    fn only_the_strict_form_is_a_digest() {
+        let lower = EMPTY.to_lowercase();
+        // The last character holds one bit of the digest; the other four must be zero: Q is, R is not.
+        let loose = EMPTY.replace("Q====", "R====");
+        let late = format!("{}=A==", &EMPTY[..52]);
+        let inner = format!("{}{}", "=".repeat(8), &EMPTY[8..]);
+        let wide = format!("{}é====", &EMPTY[..50]);
+        assert_eq!(wide.len(), 56);
+        let cases =
+            ["", "====", &EMPTY[..52], &EMPTY[1..], &lower, &loose, &late, &inner, &wide, &EMPTY.replace('4', "1")];
+        for text in cases {
+            assert!(text.parse::<Digest>().is_err(), "{text:?}");
+        }
+        assert!(format!("{EMPTY}=").parse::<Digest>().is_err());
+        assert!("A".repeat(56).parse::<Digest>().is_err(), "35 bytes");
+        assert!(format!("{}======", "A".repeat(50)).parse::<Digest>().is_err(), "31 bytes");
+    }
+
+    #[test]
+    fn prefixes_match_by_character() {
+        let digest = Digest::of(b"");
+        for n in 1..=56 {
+            assert!(EMPTY[..n].parse::<DigestPrefix>().unwrap().matches(&digest), "{n}");
+        }
+        assert!(DigestPrefix::any().matches(&digest));
+        assert!(!"4P".parse::<DigestPrefix>().unwrap().matches(&digest));
+        for text in ["", "=", "====", "a", "4O1", "4o", "4O=Y", "4 O", "é", &"A".repeat(53)] {
+            assert!(text.parse::<DigestPrefix>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -118,3 +118,33 @@ fn resolve_name(
 fn unknown(text: &str, repository: &dyn Repository) -> Error {
     Error::UnknownReference { reference: text.to_owned(), searched: vec![repository.address()], similar: Vec::new() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_may_mean() {
+        let full = "4OYMIQUY7QOBJGX36TEJS35ZEQT24QPEMSNZGTFESWMRW6CSXBKQ====";
+        assert!(matches!(full.parse().unwrap(), Reference::Digest(_)));
+        for path in ["/a/b.spfs.yaml", "./a", "../a", "/", "./é"] {
+            assert_eq!(path.parse::<Reference>().unwrap(), Reference::Path(PathBuf::from(path)));
+        }
+        for (text, is_tag, is_prefix) in [
+            ("RW", true, true),
+            ("TEST", true, true),
+            ("test", true, false),
+            ("V2~1", true, false),
+            ("vfx/2019", true, false),
+            ("4OYM====", false, true),
+            (&full[..52], true, true),
+        ] {
+            let Reference::Name { tag, prefix, text: kept } = text.parse().unwrap() else { panic!("{text}") };
+            assert_eq!((tag.is_some(), prefix.is_some(), &*kept), (is_tag, is_prefix, text));
+        }
+        for text in ["", "=", "a b", "é", "a//b", "a~", ".", "..", "a:b"] {
+            assert!(text.parse::<Reference>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -159,3 +159,81 @@ impl From<TagName> for TagSpec {
         TagSpec { name, version: 0 }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs() {
+        for (text, org, name, version, printed) in [
+            ("a", "", "a", 0, "a"),
+            ("/a", "", "a", 0, "a"),
+            ("-", "", "-", 0, "-"),
+            ("vfx/2019", "vfx", "2019", 0, "vfx/2019"),
+            ("a/b.c_d-e/F~12", "a/b.c_d-e", "F", 12, "a/b.c_d-e/F~12"),
+            ("a~0", "", "a", 0, "a"),
+            ("a~18446744073709551615", "", "a", u64::MAX, "a~18446744073709551615"),
+        ] {
+            let spec: TagSpec = text.parse().unwrap();
+            assert_eq!((spec.name.org(), spec.name.name(), spec.version), (org, name, version), "{text}");
+            assert_eq!(spec.to_string(), printed);
+        }
+        for text in [
+            "",
+            "/",
+            "//a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/./b",
+            "a/../b",
+            "a b",
+            "a:b",
+            "a#ns/b",
+            "a\0b",
+            "a\n",
+            "é",
+            "a~",
+            "a~x",
+            "a~+1",
+            "a~-1",
+            "a~1~2",
+            "a~1/b",
+            "~1",
+            "a~18446744073709551616",
+            "é~1",
+        ] {
+            assert!(text.parse::<TagSpec>().is_err(), "{text:?}");
+        }
+        assert!("a".repeat(240).parse::<TagName>().is_ok());
+        assert!("a".repeat(241).parse::<TagName>().is_err());
+    }
+
+    #[test]
+    fn order_of_records() {
+        let tag = |second: i64, name: &str, target: u8, parent: u8, user: &str| Tag {
+            name: name.parse().unwrap(),
+            target: Digest::from_bytes([target; 32]),
+            parent: Digest::from_bytes([parent; 32]),
+            user: user.to_owned(),
+            time: Timestamp::from_second(second).unwrap(),
+        };
+        let sorted = [
+            tag(1, "z/z", 9, 9, "z"),
+            tag(2, "z", 9, 9, "z"),
+            tag(2, "a/a", 9, 9, "z"),
+            tag(2, "a/b", 8, 9, "z"),
+            tag(2, "a/b", 9, 8, "z"),
+            tag(2, "a/b", 9, 9, "a"),
+            tag(2, "a/b", 9, 9, "b"),
+            // As a whole name "a.b/a" is before "a/b", as an org it is behind.
+            tag(2, "a.b/a", 9, 9, "b"),
+        ];
+        assert!(sorted.is_sorted());
+        assert!(sorted.windows(2).all(|pair| pair[0] != pair[1] && pair[1] > pair[0]));
+    }
+}

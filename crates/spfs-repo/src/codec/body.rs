@@ -129,6 +129,7 @@ pub(crate) fn tree_digest(tree: &Tree) -> Digest {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

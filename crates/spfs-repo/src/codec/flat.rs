@@ -203,3 +203,105 @@ fn read_entry(entry: fb::Entry<'_>) -> Result<Entry> {
         name: entry.name().to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manifest of `trees` references to one tree of `entries` references to one entry, as a buffer.
+    fn shared(trees: usize, entries: usize, kind: u8) -> Vec<u8> {
+        let mut builder = FlatBufferBuilder::new();
+        let entry = Entry { kind: EntryKind::Blob, object: Digest::NULL, mode: 0, size: 0, name: "a".to_owned() };
+        let mut one = write_entry(&mut builder, &entry);
+        if kind != 0 {
+            let (name, object) = (Some(builder.create_string("a")), flat(&Digest::NULL));
+            let args = fb::EntryArgs { kind: fb::EntryKind(kind), object: Some(&object), mode: 0, size: 0, name };
+            one = fb::Entry::create(&mut builder, &args);
+        }
+        let entries = Some(builder.create_vector(&vec![one; entries]));
+        let tree = fb::Tree::create(&mut builder, &fb::TreeArgs { entries });
+        let trees = Some(builder.create_vector(&vec![tree; trees]));
+        let object = Some(fb::Manifest::create(&mut builder, &fb::ManifestArgs { trees }).as_union_value());
+        let args = fb::AnyObjectArgs { object_type: fb::Object::Manifest, object };
+        let root = fb::AnyObject::create(&mut builder, &args);
+        builder.finish(root, None);
+        builder.finished_data().to_vec()
+    }
+
+    /// 16 KB that claim four million entries, which would be half a gigabyte.
+    #[test]
+    fn shared_tables_do_not_multiply() {
+        let bytes = shared(2000, 2000, 0);
+        assert!(bytes.len() < 20_000);
+        assert!(matches!(decode(Kind::Manifest, &bytes), Err(Error::Corrupt { .. })));
+        // A little sharing is allowed.
+        assert!(decode(Kind::Manifest, &shared(2, 1, 0)).is_ok());
+    }
+
+    #[test]
+    fn later_kinds_of_entries_are_said_to_be_unknown() {
+        let error = decode(Kind::Manifest, &shared(1, 1, 7)).map(drop);
+        assert!(matches!(&error, Err(Error::Unsupported { reason, .. }) if reason.contains('7')), "{error:?}");
+    }
+
+    #[test]
+    fn header_and_union_must_agree() {
+        for kind in [Kind::Blob, Kind::Layer, Kind::Platform] {
+            let error = decode(kind, &shared(1, 1, 0)).map(drop);
+            assert!(matches!(&error, Err(Error::Corrupt { reason, .. }) if reason.contains("Manifest")), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_unknown_or_missing_value() {
+        for (number, data_type) in [(0, fb::AnnotationValue::NONE), (9, fb::AnnotationValue(9))] {
+            let mut builder = FlatBufferBuilder::new();
+            let key = Some(builder.create_string("k"));
+            let text = fb::AnnotationString::create(&mut builder, &fb::AnnotationStringArgs { data: None });
+            let args = fb::AnnotationArgs { key, data_type, data: Some(text.as_union_value()) };
+            let annotation = fb::Annotation::create(&mut builder, &args);
+            let annotations = Some(builder.create_vector(&[annotation]));
+            let layer = fb::Layer::create(&mut builder, &fb::LayerArgs { manifest: None, annotations });
+            let object = Some(layer.as_union_value());
+            let args = fb::AnyObjectArgs { object_type: fb::Object::Layer, object };
+            let root = fb::AnyObject::create(&mut builder, &args);
+            builder.finish(root, None);
+            let error = decode(Kind::Layer, builder.finished_data()).map(drop);
+            assert!(error.is_err(), "type {number}");
+        }
+    }
+
+    /// The builder panics when it must grow beyond 2 GiB, so the estimate may never be too low.
+    #[test]
+    fn estimate_is_an_upper_bound() {
+        let name = |n: usize| Entry {
+            kind: if n.is_multiple_of(3) { EntryKind::Mask } else { EntryKind::Blob },
+            object: Digest::NULL,
+            mode: (n % 2) as u32,
+            size: (n % 5) as u64,
+            name: "x".repeat(1 + n % 9) + &n.to_string(),
+        };
+        for count in [0, 1, 7, 1000] {
+            let tree = Tree { entries: (0..count).map(name).collect() };
+            let annotation = |n: usize| Annotation {
+                key: "k".repeat(n % 7),
+                value: if n.is_multiple_of(2) {
+                    AnnotationValue::Text("v".repeat(n % 5))
+                } else {
+                    AnnotationValue::Blob(Digest::NULL)
+                },
+            };
+            let bodies = [
+                ObjectBody::Manifest(Manifest { trees: vec![tree; 3] }),
+                ObjectBody::Manifest(Manifest { trees: vec![Tree::default(); count] }),
+                ObjectBody::Layer(Layer { manifest: None, annotations: (0..count).map(annotation).collect() }),
+                ObjectBody::Platform(Platform { stack: vec![Digest::NULL; count] }),
+                ObjectBody::Blob(Blob { payload: Digest::NULL, size: u64::MAX }),
+            ];
+            for body in bodies {
+                let len = encode(&body, Vec::new()).map(|bytes| bytes.len());
+                assert!(len.is_ok_and(|len| len <= estimate_len(&body)), "{count}");
+            }
+        }
+    }
+}

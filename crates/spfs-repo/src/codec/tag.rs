@@ -102,3 +102,87 @@ fn parse_time(text: &str) -> Option<Timestamp> {
     let (fraction, zone) = rest.split_at(rest.len().min(digits + 1));
     format!("{head}{}{zone}", &fraction[..fraction.len().min(10)]).parse().ok()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn tag(time: &str) -> Tag {
+        let (name, user) = ("a".parse().unwrap(), "u".to_owned());
+        Tag { name, target: Digest::NULL, parent: Digest::NULL, user, time: time.parse().unwrap() }
+    }
+
+    fn record(org: &str, name: &str, time: &str) -> Vec<u8> {
+        let zeros = [0; 32];
+        let texts = [org, "\0", name, "\0"].concat().into_bytes();
+        [&texts, &zeros[..], b"u\0", time.as_bytes(), b"\0", &zeros].concat()
+    }
+
+    #[test]
+    fn times_are_written_in_groups_of_three() {
+        for (time, wanted) in [
+            ("2020-01-02T03:04:05Z", "2020-01-02T03:04:05+00:00"),
+            ("2020-01-02T03:04:05.1Z", "2020-01-02T03:04:05.100+00:00"),
+            ("2020-01-02T03:04:05.000001Z", "2020-01-02T03:04:05.000001+00:00"),
+            ("2020-01-02T03:04:05.000000001Z", "2020-01-02T03:04:05.000000001+00:00"),
+            ("1960-01-02T03:04:05.25Z", "1960-01-02T03:04:05.250+00:00"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00"),
+        ] {
+            assert_eq!(format_time(time.parse().unwrap()), wanted);
+            // A record that the existing program wrote keeps its bytes, and so its digest.
+            let bytes = record("", "a", wanted);
+            assert_eq!(encode(&decode(&bytes).unwrap()), bytes);
+        }
+    }
+
+    #[test]
+    fn any_rfc_3339_time_is_read() {
+        for (text, wanted) in [
+            ("2020-01-02T03:04:05Z", "2020-01-02T03:04:05Z"),
+            ("2020-01-02T05:04:05+02:00", "2020-01-02T03:04:05Z"),
+            ("2020-01-01T22:04:05.5-05:00", "2020-01-02T03:04:05.5Z"),
+            ("2020-01-02t03:04:05z", "2020-01-02T03:04:05Z"),
+            ("2020-01-02 03:04:05+00:00", "2020-01-02T03:04:05Z"),
+            ("2020-01-02T03:04:05.1234567891234+00:00", "2020-01-02T03:04:05.123456789Z"),
+        ] {
+            assert_eq!(decode(&record("", "a", text)).unwrap(), tag(wanted), "{text}");
+        }
+        for text in
+            ["", "now", "2020-01-02", "2020-01-02T03:04:05", "2020-13-02T03:04:05Z", "2020-01-02T03:04:05.Z", "é"]
+        {
+            assert!(decode(&record("", "a", text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_old_records_are_kept() {
+        for (org, name) in [("", "a"), ("a", "b"), ("a/b", "c.d"), ("a/", "b"), ("a//b", "c")] {
+            let bytes = record(org, name, "2020-01-02T03:04:05+00:00");
+            let tag = decode(&bytes).unwrap();
+            assert_eq!((tag.name.org(), tag.name.name()), (org, name));
+            assert_eq!(encode(&tag), bytes);
+        }
+        for (org, name) in
+            [("", ""), ("a", ""), ("/", "a"), ("/etc", "a"), ("..", "a"), ("a", ".."), ("", "a/b"), ("", "é")]
+        {
+            assert!(decode(&record(org, name, "2020-01-02T03:04:05+00:00")).is_err(), "{org:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn records_are_exactly_as_long_as_they_say() {
+        let bytes = encode(&tag("2020-01-02T03:04:05Z"));
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_err());
+        }
+        assert!(decode(&[&bytes[..], b"x"].concat()).is_err());
+        let stream = encode_stream(&[tag("2020-01-02T03:04:05Z"), tag("2020-01-02T03:04:06Z")]);
+        for len in 1..stream.len() {
+            // A cut between two records cannot be seen.
+            assert_eq!(decode_stream(&stream[..len]).is_err(), len != stream.len() / 2, "{len}");
+        }
+        assert_eq!(decode_stream(b"").unwrap(), []);
+        assert!(decode_stream(&(-1_i64).to_be_bytes()).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! What must hold for any bytes at all: one function per decoder, run by cargo-fuzz (fuzz_targets/) and, over a few
+//! thousand mutations, by the ordinary tests (crates/spfs-repo/tests/mutations.rs).
+
+use spfs_repo::manifest::Index;
+use spfs_repo::reference::Reference;
+use spfs_repo::{Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, TagName, TagSpec, codec};
+
+/// A stored object: decoding never panics; what was decoded can be written again and keeps its digest.
+pub fn object(bytes: &[u8]) {
+    let Ok(object) = codec::decode(bytes) else { return };
+    let digest = codec::digest(&object).expect("what was decoded has a digest");
+    let again = codec::encode(&object).expect("what was decoded can be encoded");
+    assert_eq!(codec::decode(&again).expect("what was encoded can be decoded"), object);
+    for encoding in [Encoding::Legacy, Encoding::FlatBuffers] {
+        let mut other = object.clone();
+        other.format.encoding = encoding;
+        // A layer with annotations has no legacy encoding.
+        if let Ok(bytes) = codec::encode(&other) {
+            let other = codec::decode(&bytes).expect("what was encoded can be decoded");
+            assert_eq!(other.body, object.body);
+            assert_eq!(codec::digest(&other).expect("a digest"), digest);
+        }
+    }
+    if let ObjectBody::Manifest(manifest) = &object.body {
+        walk(manifest);
+    }
+}
+
+/// Every way through a manifest ends, and its nested form is stable.
+fn walk(manifest: &Manifest) {
+    const MANY: usize = 10_000;
+    let index = Index::new(manifest);
+    let mut last: Option<String> = None;
+    for (path, entry) in index.paths().take(MANY) {
+        assert_eq!(index.lookup(&path), Some(entry));
+        let parts = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
+        assert!(last.is_none_or(|last| parts(&last) < parts(&path)));
+        last = Some(path);
+    }
+    if index.paths().take(MANY).count() < MANY
+        && let Ok(dir) = manifest.to_dir()
+    {
+        assert_eq!(dir.count(), index.paths().count());
+        assert_eq!(Manifest::from_dir(&dir).to_dir().expect("made from a directory"), dir);
+    }
+}
+
+fn with_header(encoding: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = codec::MAGIC.to_vec();
+    bytes.extend_from_slice(&[1, encoding, 0, 0, 0, 0, 0, kind]);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The body of a manifest in legacy encoding.
+pub fn legacy_manifest(body: &[u8]) {
+    object(&with_header(0, 1, body));
+}
+
+/// The body of a manifest in FlatBuffers encoding.
+pub fn flat_manifest(body: &[u8]) {
+    object(&with_header(1, 1, body));
+}
+
+/// A tag stream, and a single record.
+pub fn tag_stream(bytes: &[u8]) {
+    if let Ok(tags) = codec::tag::decode_stream(bytes) {
+        assert_eq!(codec::tag::decode_stream(&codec::tag::encode_stream(&tags)).expect("what was encoded"), tags);
+    }
+    if let Ok(tag) = codec::tag::decode(bytes) {
+        let again = codec::tag::decode(&codec::tag::encode(&tag)).expect("what was encoded");
+        assert_eq!(codec::tag::digest(&again), codec::tag::digest(&tag));
+        assert_eq!(again, tag);
+    }
+}
+
+/// The texts that people type: what is read prints as something that is read as the same.
+pub fn reference(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.to_string(), text);
+    }
+    if let Ok(prefix) = text.parse::<DigestPrefix>() {
+        assert_eq!(prefix.to_string().parse::<DigestPrefix>().expect("printed"), prefix);
+    }
+    if let Ok(name) = text.parse::<TagName>() {
+        assert_eq!(name.to_string().parse::<TagName>().expect("printed"), name);
+        assert!(!name.as_str().starts_with('/') && name.as_str().split('/').all(|part| part != ".."));
+    }
+    if let Ok(spec) = text.parse::<TagSpec>() {
+        assert_eq!(spec.to_string().parse::<TagSpec>().expect("printed"), spec);
+    }
+    if let Ok(reference) = text.parse::<Reference>() {
+        assert_eq!(reference.to_string().parse::<Reference>().expect("printed"), reference);
+    }
+}
+
+/// One decoder's check.
+pub type Check = fn(&[u8]);
+
+/// Every check with the name of its target.
+pub const ALL: [(&str, Check); 5] = [
+    ("object", object),
+    ("legacy_manifest", legacy_manifest),
+    ("flat_manifest", flat_manifest),
+    ("tag_stream", tag_stream),
+    ("reference", reference),
+];
+
+/// The seeds: one of each kind of input, made here so that none is stored.
+pub fn seeds() -> Vec<Vec<u8>> {
+    use spfs_repo::{Annotation, AnnotationValue, Blob, Dir, Layer, Node, Platform, Tag};
+    let payload = Digest::of(b"x");
+    let file = |mode| Node::Blob { digest: payload, mode, size: 1 };
+    let dir = |nodes: Vec<(&str, Node)>| Dir { entries: nodes.into_iter().map(|(n, d)| (n.to_owned(), d)).collect() };
+    let below = dir(vec![("f", file(0o100644)), ("l", file(0o120777))]);
+    let sub = |mode| Node::Dir { mode, dir: below.clone() };
+    let root = dir(vec![
+        ("a", sub(0o40755)),
+        ("b", sub(0o40700)),
+        ("gone", Node::Mask { mode: 0o20000 }),
+        ("z", file(0o100755)),
+    ]);
+    let text = AnnotationValue::Text("value".to_owned());
+    let annotations = vec![
+        Annotation { key: "key".to_owned(), value: text },
+        Annotation { key: "long".to_owned(), value: AnnotationValue::Blob(payload) },
+    ];
+    let objects = [
+        Object::new(Manifest::from_dir(&root)),
+        Object::new(Manifest::default()),
+        Object::new(Layer { manifest: Some(payload), annotations }),
+        Object::new(Layer { manifest: Some(payload), annotations: Vec::new() }),
+        Object::new(Platform { stack: vec![payload, Digest::NULL] }),
+        Object::new(Blob { payload, size: 1 }),
+    ];
+    let mut seeds = Vec::new();
+    for mut object in objects {
+        for encoding in [Encoding::Legacy, Encoding::FlatBuffers] {
+            object.format.encoding = encoding;
+            if let Ok(bytes) = codec::encode(&object) {
+                seeds.push(bytes[codec::HEADER_LEN..].to_vec());
+                seeds.push(bytes);
+            }
+        }
+    }
+    let tag = Tag {
+        name: "vfx/2019".parse().expect("a tag name"),
+        target: payload,
+        parent: Digest::NULL,
+        user: "me@host".to_owned(),
+        time: "2020-01-02T03:04:05.123456Z".parse().expect("a time"),
+    };
+    seeds.push(codec::tag::encode(&tag));
+    seeds.push(codec::tag::encode_stream(&[tag.clone(), tag]));
+    let texts = ["vfx/2019~3", "/a/b", "./spec.spfs.yaml", "RW", "-", ""];
+    seeds.extend(texts.map(|text| text.as_bytes().to_vec()));
+    seeds.push(payload.to_string().into_bytes());
+    seeds
+}

@@ -1,0 +1,7 @@
+//! `RUSTC_BOOTSTRAP=1 cargo fuzz run legacy_manifest`; see ../checks.rs.
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::legacy_manifest(bytes));
