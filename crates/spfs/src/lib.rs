@@ -1,6 +1,25 @@
 //! What people do with spfs, one verb a file; silent, for programs to build on.
+//!
+//! Start with [`Env::from_process`], [`Config::load`] and [`Spfs::open`]; everything else takes an `&Spfs`. Nothing in
+//! here prints, and only [`Env`] and [`Config`] look at the environment, the home directory and configuration files.
+
+pub mod config;
+pub mod dirs;
+pub mod env_spec;
+pub mod error;
+pub mod shell;
+pub mod similar;
+pub mod spfs;
+pub mod stack;
+pub mod user;
+mod yaml;
 
 pub use spfs_mount as mount;
 pub use spfs_repo as repo;
 
-pub mod shell;
+pub use config::{Config, Env};
+pub use dirs::Dirs;
+pub use env_spec::EnvSpec;
+pub use error::{Error, Place, Result, Warning};
+pub use spfs::Spfs;
+pub use stack::Stack;

@@ -1,0 +1,311 @@
+//! Configuration: files, then variables, each value with where it came from.
+//!
+//! Sources, each stronger than the one before: the defaults of [`keys`]; `/etc/spfs.conf`; the first of
+//! `/etc/spfs.{toml,json,yaml,yml,ini}`; the same two below `$XDG_CONFIG_HOME/spfs/` (else `~/.config/spfs/`);
+//! variables with `__` between levels (`SPFS_STORAGE__ROOT`); variables with `_` (`SPFS_STORAGE_ROOT`). Both forms work
+//! for every key. An empty variable is an unset one.
+
+mod env;
+mod files;
+pub mod keys;
+mod load;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use spfs_repo::{Encoding, Format, Strategy};
+
+pub use env::Env;
+pub use value::Value;
+
+use crate::error::{Error, Result, Warning};
+use crate::user;
+
+/// The effective configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Who makes tags.
+    pub user: User,
+    /// Where things are kept, and in which form.
+    pub storage: Storage,
+    /// How /spfs is made.
+    pub filesystem: Filesystem,
+    /// Limits of the caches.
+    pub cache: Cache,
+    /// The repositories that are not the local one, by name.
+    pub remotes: BTreeMap<String, Remote>,
+    /// What a person should hear of.
+    pub warnings: Vec<Warning>,
+    settings: BTreeMap<String, (Value, Origin)>,
+}
+
+/// `user.*`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct User {
+    /// Instead of the login name.
+    pub name: Option<String>,
+    /// Instead of the host name.
+    pub domain: Option<String>,
+}
+
+/// `storage.*`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Storage {
+    /// The local repository: as configured, else `$XDG_DATA_HOME/spfs`, else `~/.local/share/spfs`. `None` if there is
+    /// no home directory either: see [`Config::storage_root`].
+    pub root: Option<PathBuf>,
+    /// Where durable runtimes keep their changes, if not in `<root>/durable_edits`.
+    pub durable_dir: Option<PathBuf>,
+    /// The tag namespace of the local repository.
+    pub tag_namespace: Option<String>,
+    /// The format of new objects.
+    pub format: Format,
+}
+
+/// `filesystem.*`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filesystem {
+    /// How /spfs is shown.
+    pub backend: Backend,
+    /// Names of the remotes that are asked after the local repository.
+    pub secondary_repositories: Vec<String>,
+    /// Longer annotation values become blobs; bytes.
+    pub annotation_size_limit: u64,
+    /// Limit of the changes in memory, in the form that tmpfs takes: `10G`, `50%`.
+    pub tmpfs_size: Option<String>,
+}
+
+/// `cache.*`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cache {
+    /// How large the cache of views and images may grow; bytes.
+    pub max_size: u64,
+}
+
+/// How /spfs is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Backend {
+    /// The best that works here; also what the names of the existing program's back ends mean, whose difference
+    /// (what is fetched when) does not exist here.
+    #[default]
+    Auto,
+    /// The metadata image, for root.
+    Image,
+    /// The metadata server. `OverlayFsWithFuse` and `FuseOnly` of the existing program.
+    Server,
+}
+
+/// One `[remote.NAME]`: an address, or a scheme with its options. Where both are given the address counts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Remote {
+    /// A URL.
+    pub address: Option<String>,
+    /// `fs`, `tar`, `grpc`, `proxy` or `fallback`.
+    pub scheme: Option<String>,
+    /// The other keys.
+    pub options: BTreeMap<String, Value>,
+}
+
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Origin {
+    /// The program's own default.
+    Default,
+    /// A configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+}
+
+/// One line of the detailed configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Setting {
+    /// The whole name.
+    pub key: String,
+    /// The value, or `None` where nothing is set and nothing is the default.
+    pub value: Option<Value>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Config {
+    /// Reads files and variables.
+    ///
+    /// Errors: a file that is there and cannot be read, or says something wrong: named with line and column; a
+    /// variable with a wrong value. What is merely unknown becomes one of [`Config::warnings`].
+    pub fn load(env: &Env) -> Result<Self> {
+        let mut loaded = load::Loaded::default();
+        loaded.read_files(env)?;
+        loaded.read_variables(env)?;
+        Ok(Self::build(env, loaded))
+    }
+
+    fn build(env: &Env, loaded: load::Loaded) -> Self {
+        let load::Loaded { mut settings, mut warnings } = loaded;
+        for (value, _) in settings.values_mut() {
+            if let Value::Path(path) = value {
+                *path = env.expand(path);
+            }
+        }
+        let get = |name: &str| settings.get(name).map(|(value, _)| value);
+        let text = |name: &str| match get(name) {
+            Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),
+            _ => None,
+        };
+        let path = |name: &str| match get(name) {
+            Some(Value::Path(path)) => Some(path.clone()),
+            _ => None,
+        };
+        let number = |name: &str| match get(name).cloned().or_else(|| default(name)) {
+            Some(Value::Number(number)) => number,
+            _ => 0,
+        };
+        let list = |name: &str| match get(name).cloned().or_else(|| default(name)) {
+            Some(Value::List(items)) => items,
+            _ => Vec::new(),
+        };
+        Config {
+            user: User { name: text("user.name"), domain: text("user.domain") },
+            storage: Storage {
+                root: path("storage.root").or_else(|| Some(env.xdg("XDG_DATA_HOME", ".local/share")?.join("spfs"))),
+                durable_dir: path("storage.durable_dir"),
+                tag_namespace: text("storage.tag_namespace"),
+                format: format(text("storage.digest_strategy"), text("storage.encoding_format")),
+            },
+            filesystem: Filesystem {
+                backend: match text("filesystem.backend").as_deref() {
+                    Some("Image") => Backend::Image,
+                    Some("Server" | "OverlayFsWithFuse" | "FuseOnly") => Backend::Server,
+                    _ => Backend::Auto,
+                },
+                secondary_repositories: list("filesystem.secondary_repositories"),
+                annotation_size_limit: number("filesystem.annotation_size_limit"),
+                tmpfs_size: text("filesystem.tmpfs_size"),
+            },
+            cache: Cache { max_size: number("cache.max_size") },
+            remotes: remotes(&settings, &mut warnings),
+            warnings,
+            settings,
+        }
+    }
+
+    /// Where the local repository is.
+    ///
+    /// Errors: nothing is configured, and there is no home directory to put it in. A place in /tmp, which others could
+    /// prepare, is never taken.
+    pub fn storage_root(&self) -> Result<&Path> {
+        self.storage.root.as_deref().ok_or_else(|| Error::Unsupported {
+            what: "a local repository without a home directory".to_owned(),
+            reason: "neither HOME nor SPFS_STORAGE_ROOT is set".to_owned(),
+        })
+    }
+
+    /// Every key with its value and where that came from, sorted by name; defaults included.
+    pub fn settings(&self, env: &Env) -> Vec<Setting> {
+        let mut all: BTreeMap<String, Setting> = BTreeMap::new();
+        for key in keys::KEYS {
+            let value = default(key.name).or_else(|| self.surrounding_default(env, key.name));
+            all.insert(key.name.to_owned(), Setting { key: key.name.to_owned(), value, origin: Origin::Default });
+        }
+        for (key, (value, origin)) in &self.settings {
+            let setting = Setting { key: key.clone(), value: Some(value.clone()), origin: origin.clone() };
+            all.insert(key.clone(), setting);
+        }
+        all.into_values().collect()
+    }
+
+    /// The defaults that depend on the surroundings.
+    fn surrounding_default(&self, env: &Env, key: &str) -> Option<Value> {
+        match key {
+            "storage.root" => self.storage.root.clone().map(Value::Path),
+            "storage.durable_dir" => Some(Value::Path(self.storage.root.as_ref()?.join("durable_edits"))),
+            "user.name" => Some(Value::Text(user::name(env))),
+            "user.domain" => Some(Value::Text(env.hostname.clone())),
+            _ => None,
+        }
+    }
+
+    /// The effective configuration as nested tables, every key included; `null` where nothing is set.
+    pub fn to_json(&self, env: &Env) -> serde_json::Value {
+        let mut root = serde_json::Map::new();
+        for setting in self.settings(env) {
+            let value = setting.value.map_or(serde_json::Value::Null, |value| value.to_json());
+            // A remote's name may hold dots of its own.
+            let levels: Vec<&str> = match setting.key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.')) {
+                Some((name, key)) => vec!["remote", name, key],
+                None => setting.key.split('.').collect(),
+            };
+            insert(&mut root, &levels, value);
+        }
+        root.entry("remote").or_insert_with(|| serde_json::Map::new().into());
+        root.into()
+    }
+}
+
+fn insert(table: &mut serde_json::Map<String, serde_json::Value>, levels: &[&str], value: serde_json::Value) {
+    match levels {
+        [] => {}
+        [last] => drop(table.insert((*last).to_owned(), value)),
+        [first, rest @ ..] => {
+            let below = table.entry(*first).or_insert_with(|| serde_json::Map::new().into());
+            if let Some(below) = below.as_object_mut() {
+                insert(below, rest, value);
+            }
+        }
+    }
+}
+
+/// The fixed default of a key.
+fn default(name: &str) -> Option<Value> {
+    let key = keys::find(name).filter(|key| !key.default.is_empty())?;
+    Value::from_text(key, key.default).ok()
+}
+
+fn format(strategy: Option<String>, encoding: Option<String>) -> Format {
+    Format {
+        strategy: match strategy.as_deref() {
+            Some("Legacy") => Strategy::Legacy,
+            _ => Strategy::default(),
+        },
+        encoding: match encoding.as_deref() {
+            Some("Legacy") => Encoding::Legacy,
+            _ => Encoding::default(),
+        },
+    }
+}
+
+fn remotes(settings: &BTreeMap<String, (Value, Origin)>, warnings: &mut Vec<Warning>) -> BTreeMap<String, Remote> {
+    let mut remotes: BTreeMap<String, Remote> = BTreeMap::new();
+    for (whole, (value, _)) in settings {
+        let Some((name, key)) = whole.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.')) else { continue };
+        let remote = remotes.entry(name.to_owned()).or_default();
+        match (key, value) {
+            ("address", Value::Text(text)) => remote.address = Some(text.clone()),
+            ("scheme", Value::Text(text)) => remote.scheme = Some(text.clone()),
+            _ => drop(remote.options.insert(key.to_owned(), value.clone())),
+        }
+    }
+    remotes.retain(|name, remote| {
+        let complete = remote.address.is_some() || remote.scheme.is_some();
+        if !complete {
+            warnings.push(Warning::IncompleteRemote { name: name.clone() });
+        }
+        complete
+    });
+    remotes
+}
+
+#[cfg(test)]
+mod tests;

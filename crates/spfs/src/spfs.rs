@@ -1,0 +1,62 @@
+//! What every verb works on: the surroundings, the configuration, the directories and the local repository.
+
+use std::io;
+
+use spfs_repo::Directory;
+
+use crate::config::{Config, Env};
+use crate::dirs::Dirs;
+use crate::error::Result;
+use crate::user;
+
+/// An opened spfs: what every verb takes.
+pub struct Spfs {
+    /// The surroundings.
+    pub env: Env,
+    /// The configuration.
+    pub config: Config,
+    /// The directories beside the repository.
+    pub dirs: Dirs,
+    /// The local repository, in its configured tag namespace.
+    pub local: Directory,
+}
+
+impl Spfs {
+    /// Opens the local repository, which is made if it is not there.
+    pub fn open(env: Env, config: Config) -> Result<Self> {
+        let dirs = Dirs::new(&env, &config);
+        let root = config.storage_root()?;
+        let local = match Directory::open(root) {
+            Err(spfs_repo::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Directory::create(root)?
+            }
+            opened => opened?,
+        };
+        let local = local.with_namespace(config.storage.tag_namespace.as_deref())?;
+        Ok(Spfs { env, config, dirs, local })
+    }
+
+    /// Who makes tags here: `name@domain`.
+    pub fn user(&self) -> String {
+        user::identity(&self.env, &self.config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_local_repository_is_made_on_first_use() {
+        let home = tempfile::tempdir().unwrap();
+        let env = Env::bare(home.path()).with_var("SPFS_STORAGE_TAG_NAMESPACE", "ns").with_var("SPFS_USER_NAME", "me");
+        for _ in 0..2 {
+            let config = Config::load(&env).unwrap();
+            let spfs = Spfs::open(env.clone(), config).unwrap();
+            assert_eq!(spfs.local.root(), std::fs::canonicalize(home.path()).unwrap().join(".local/share/spfs"));
+            assert_eq!(spfs.local.namespace(), Some("ns"));
+            assert_eq!(spfs.user(), "me@localhost");
+        }
+    }
+}
