@@ -1,7 +1,7 @@
 //! One complete directory tree: a list of trees, the first of which is the root.
 //!
 //! [`Manifest`] is the stored form, [`Dir`] the nested one that is edited. A million entries take about 110 bytes each
-//! as a manifest and about 150 as a [`Dir`], names of 16 bytes included.
+//! as a manifest and about 130 as a [`Dir`], names of 17 bytes included.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;

@@ -159,23 +159,17 @@ fn check_expansion(index: &Index<'_>) -> Result<()> {
 }
 
 fn expand(index: &Index<'_>, tree: &Tree) -> Result<Dir> {
-    let mut dir = Dir::default();
-    // In order of names the map is built in one go, without searching.
-    let mut entries: Vec<&Entry> = tree.entries.iter().collect();
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    for entry in entries {
+    let node = |entry: &Entry| {
         let mode = entry.mode;
-        let node = match entry.kind {
+        Ok(match entry.kind {
             EntryKind::Blob => Node::Blob { digest: entry.object, mode, size: entry.size },
             EntryKind::Mask => Node::Mask { mode },
             EntryKind::Tree => {
-                let tree = index
-                    .tree(&entry.object)
-                    .ok_or_else(|| Error::corrupt("manifest", format!("the tree {} is not in it", entry.object)))?;
-                Node::Dir { mode, dir: expand(index, tree)? }
+                let missing = || Error::corrupt("manifest", format!("the tree {} is not in it", entry.object));
+                Node::Dir { mode, dir: expand(index, index.tree(&entry.object).ok_or_else(missing)?)? }
             }
-        };
-        dir.entries.insert(entry.name.clone(), node);
-    }
-    Ok(dir)
+        })
+    };
+    let entries = tree.entries.iter().map(|entry| Ok((entry.name.clone(), node(entry)?))).collect::<Result<_>>()?;
+    Ok(Dir { entries })
 }
