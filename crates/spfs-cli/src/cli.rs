@@ -13,6 +13,8 @@ use clap_complete::CompleteEnv;
 use crate::commands::{self, Entry};
 use crate::context::Context;
 use crate::errors::Result;
+use crate::style::{END, HINT};
+use crate::usage;
 
 /// The variable through which a shell asks for completions; set by the scripts of `spfs completion`.
 pub const COMPLETE_VARIABLE: &str = "_SPFS_COMPLETE";
@@ -108,8 +110,8 @@ fn report(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ExitCode::SUCCESS;
     }
-    if let Some(line) = crate::usage::corrected(words) {
-        anstream::eprintln!("\n{}hint:{} the command comes after `--`: {line}", crate::style::HINT, crate::style::END);
+    if let Some(hint) = usage::hint(words) {
+        anstream::eprintln!("\n{HINT}hint:{END} {hint}");
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

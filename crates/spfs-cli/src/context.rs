@@ -1,7 +1,11 @@
-//! What every command gets: how much to say, and where.
+//! What every command gets: how much to say and where, and the opened spfs.
 
+use std::cell::OnceCell;
 use std::io::Write as _;
 
+use spfs::{Config, Env, Spfs};
+
+use crate::errors::{Result, warn};
 use crate::output::Output;
 use crate::progress::Bar;
 
@@ -9,12 +13,24 @@ use crate::progress::Bar;
 pub struct Context {
     /// How often `-v` was given.
     pub verbose: u8,
+    spfs: OnceCell<Spfs>,
 }
 
 impl Context {
     /// The context for a command line with `verbose` times `-v`.
     pub fn new(verbose: u8) -> Self {
-        Context { verbose }
+        Context { verbose, spfs: OnceCell::new() }
+    }
+
+    /// The local repository and all that belongs to it, opened when first asked for. Odd configuration is warned about
+    /// then.
+    pub fn spfs(&self) -> Result<&Spfs> {
+        if let Some(spfs) = self.spfs.get() {
+            return Ok(spfs);
+        }
+        let (env, config) = surroundings()?;
+        let spfs = Spfs::open(env, config)?;
+        Ok(self.spfs.get_or_init(|| spfs))
     }
 
     /// Standard output for text; see [`Output`].
@@ -39,4 +55,14 @@ impl Context {
             self.remark(message);
         }
     }
+}
+
+/// The environment and the configuration, without opening anything; warns about what is odd in them.
+pub fn surroundings() -> Result<(Env, Config)> {
+    let env = Env::from_process()?;
+    let config = Config::load(&env)?;
+    for warning in &config.warnings {
+        warn(&warning.to_string());
+    }
+    Ok((env, config))
 }

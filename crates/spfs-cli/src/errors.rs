@@ -34,6 +34,11 @@ impl Failure {
         Failure { cause: message.into().into(), hints: Vec::new(), code: ERROR }
     }
 
+    /// A failure of the operating system that the program itself met, as in "could not *write* PATH".
+    pub fn io(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+        Failure::from(spfs::Error::Io { action, path: path.to_owned(), source })
+    }
+
     /// The same with a hint: what to type next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());

@@ -1,35 +1,130 @@
 //! What to type next, by the kind of error; only the program knows this, never the library.
 
-use std::error::Error;
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+use std::path::Path;
 
-use spfs::repo;
+use spfs::{mount, repo};
 
 use crate::errors::chain;
 
-/// The hints for an error: looked for along the whole chain of causes.
-pub fn of(error: &(dyn Error + 'static)) -> Vec<String> {
-    chain(error).filter_map(|error| error.downcast_ref::<repo::Error>()).flat_map(of_repository).collect()
+/// The hints for an error: looked for along the whole chain of causes, the first kind that has any.
+pub fn of(error: &(dyn StdError + 'static)) -> Vec<String> {
+    chain(error).map(of_one).find(|hints| !hints.is_empty()).unwrap_or_default()
+}
+
+fn of_one(error: &(dyn StdError + 'static)) -> Vec<String> {
+    if let Some(error) = error.downcast_ref::<spfs::Error>() {
+        of_verb(error)
+    } else if let Some(error) = error.downcast_ref::<repo::Error>() {
+        of_repository(error)
+    } else if let Some(error) = error.downcast_ref::<mount::Error>() {
+        of_mount(error)
+    } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        of_system(error.kind())
+    } else {
+        Vec::new()
+    }
+}
+
+fn of_verb(error: &spfs::Error) -> Vec<String> {
+    use spfs::Error;
+    match error {
+        // Transparent: the chain goes on behind them.
+        Error::Repo(error) => of_repository(error),
+        Error::Mount(error) => of_mount(error),
+        Error::NoRuntime => one("this works inside an environment: `spfs shell -` enters an empty one"),
+        Error::UnknownRuntime { similar, .. } => with_similar(similar, "`spfs runtime list` lists the runtimes"),
+        Error::NothingToCommit { .. } => one("`spfs info` lists the active changes, `spfs edit` allows new ones"),
+        Error::Config { .. } => one("`spfs help config` says what may be set, and where"),
+        Error::SpecFile { .. } => one("`spfs help layers` shows what such a file looks like"),
+        _ => Vec::new(),
+    }
 }
 
 fn of_repository(error: &repo::Error) -> Vec<String> {
+    use repo::Error;
     match error {
-        repo::Error::UnknownReference { similar, .. } => {
-            let mut hints = Vec::new();
-            if !similar.is_empty() {
-                hints.push(format!("did you mean {}?", either(similar)));
-            }
-            hints.push("`spfs tags` lists the tags that there are, `spfs search TERM` looks for one".to_owned());
-            hints
+        Error::UnknownReference { similar, .. } => {
+            with_similar(similar, "`spfs tags` lists the tags that there are, `spfs search TERM` looks for one")
         }
-        repo::Error::AmbiguousReference { candidates, .. } => {
+        Error::AmbiguousReference { candidates, .. } => {
             let mut hint = "it could be any of these; type more of the one you mean:".to_owned();
             for digest in candidates {
                 hint.push_str(&format!("\n    {digest}"));
             }
             vec![hint]
         }
+        Error::Corrupt { .. } | Error::UnknownObject(_) | Error::MissingPayload(_) => {
+            one("`spfs check` finds everything that is damaged, and what it belongs to")
+        }
         _ => Vec::new(),
     }
+}
+
+fn of_mount(error: &mount::Error) -> Vec<String> {
+    use mount::Error;
+    match error {
+        Error::UserNamespaceForbidden { .. } => {
+            vec![user_namespaces(|path| std::fs::read_to_string(path).ok(), |path| Path::new(path).exists())]
+        }
+        Error::NamespaceLimit { .. } => {
+            one("leave some environments, or as root raise the limit: sysctl -w user.max_user_namespaces=15000")
+        }
+        Error::NoFuse { source } if source.kind() == ErrorKind::PermissionDenied => {
+            one("as root: chmod 666 /dev/fuse (or install the package fuse3, which does it at every start)")
+        }
+        Error::NoFuse { .. } => one("as root: modprobe fuse; in a container: give it --device /dev/fuse"),
+        Error::Busy => one("`fuser -vm /spfs` lists the processes that have files open; close the file and try again"),
+        Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
+        _ => Vec::new(),
+    }
+}
+
+fn of_system(kind: ErrorKind) -> Vec<String> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            one("`spfs clean` empties caches; `spfs help config` says how to move the storage, \
+             and SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory")
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            one("`spfs config --origin` shows where things are kept; SPFS_STORAGE_ROOT=DIR keeps them elsewhere")
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What forbids user namespaces here, and how to allow them: by the settings that distributions use.
+fn user_namespaces(read: impl Fn(&str) -> Option<String>, exists: impl Fn(&str) -> bool) -> String {
+    let is = |path: &str, value: &str| read(path).is_some_and(|text| text.trim() == value);
+    if is("/proc/sys/user/max_user_namespaces", "0") {
+        return "as root: sysctl -w user.max_user_namespaces=15000".to_owned();
+    }
+    if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        return "as root: sysctl -w kernel.unprivileged_userns_clone=1".to_owned();
+    }
+    if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        return "AppArmor forbids them; as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, \
+                or give spfs the profile in docs/install.md"
+            .to_owned();
+    }
+    if exists("/.dockerenv") || exists("/run/.containerenv") {
+        return "in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+                --security-opt systempaths=unconfined --device /dev/fuse"
+            .to_owned();
+    }
+    "docs/install.md lists what forbids them: a sysctl, AppArmor, SELinux, a container's seccomp filter; \
+     root needs none"
+        .to_owned()
+}
+
+fn one(hint: &str) -> Vec<String> {
+    vec![hint.to_owned()]
+}
+
+fn with_similar(similar: &[String], hint: &str) -> Vec<String> {
+    let near = (!similar.is_empty()).then(|| format!("did you mean {}?", either(similar)));
+    near.into_iter().chain([hint.to_owned()]).collect()
 }
 
 /// `a`, `a or b`, `a, b or c`, each in backquotes.
@@ -38,5 +133,38 @@ pub fn either(names: &[String]) -> String {
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_forbids_user_namespaces_is_named() {
+        let table = [
+            ("/proc/sys/user/max_user_namespaces", "0\n", "user.max_user_namespaces=15000"),
+            ("/proc/sys/kernel/unprivileged_userns_clone", "0\n", "unprivileged_userns_clone=1"),
+            (
+                "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+                "1\n",
+                "apparmor_restrict_unprivileged_userns=0",
+            ),
+            ("/.dockerenv", "", "seccomp=unconfined"),
+            ("/nothing", "", "docs/install.md"),
+        ];
+        for (file, content, hint) in table {
+            let said = user_namespaces(|path| (path == file).then(|| content.to_owned()), |path| path == file);
+            assert!(said.contains(hint), "{file}: {said}");
+        }
+    }
+
+    #[test]
+    fn lists_of_names_read_well() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(
+            [either(&names[..1]), either(&names[..2]), either(&names)],
+            ["`a`", "`a` or `b`", "`a`, `b` or `c`"]
+        );
     }
 }

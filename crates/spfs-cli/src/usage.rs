@@ -2,8 +2,25 @@
 
 use std::ffi::OsString;
 
+/// What to type instead of a line that clap refuses, if we have an idea.
+pub fn hint(words: &[OsString]) -> Option<String> {
+    if let Some(line) = corrected(words) {
+        return Some(format!("the command comes after `--`: {line}"));
+    }
+    let has = |wanted: &str| words.iter().skip(1).any(|word| word == wanted);
+    if has("run") && !has("--") {
+        return Some("`spfs run REF -- COMMAND` runs a command, `spfs shell REF` starts your shell".to_owned());
+    }
+    let bare = words.iter().skip(1).all(|word| word.to_string_lossy().starts_with('-') || word == "shell");
+    if has("shell") && bare {
+        return Some("`spfs shell -` starts your shell in an empty environment".to_owned());
+    }
+    (has("run") && words.iter().skip_while(|word| *word != "run").nth(1).is_some_and(|word| word == "--"))
+        .then(|| "`spfs run - -- COMMAND` runs a command in an empty environment".to_owned())
+}
+
 /// The right line for `spfs run REF cmd…`, if that is what `words` are: the `--` before the command is missing.
-pub fn corrected(words: &[OsString]) -> Option<String> {
+fn corrected(words: &[OsString]) -> Option<String> {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let at = words.iter().skip(1).position(|word| word == "run")? + 1;
     if words.contains(&"--".to_owned()) {

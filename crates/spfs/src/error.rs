@@ -93,6 +93,12 @@ pub enum Error {
         /// What was looked at, and found the same or empty.
         reason: String,
     },
+    /// There is no shell to start.
+    #[error("found no shell: SHELL names none of {known}, and none of them is on the PATH or in /bin")]
+    NoShell {
+        /// The shells whose ways we know.
+        known: &'static str,
+    },
     /// Something that this version, or this machine, cannot do.
     #[error("{what} is not supported: {reason}")]
     Unsupported {

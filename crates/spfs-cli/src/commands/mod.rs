@@ -4,7 +4,10 @@
 //! [`ALL`].
 
 pub mod completion;
+pub mod config;
 pub mod help;
+pub mod init;
+pub mod man;
 pub mod version;
 
 use std::process::ExitCode;
@@ -17,7 +20,10 @@ use crate::errors::Result;
 /// Every command, in the order of the help.
 pub const ALL: &[Entry] = &[
     entry::<completion::Args>("completion", &[], Place::More("set up")),
+    entry::<config::Args>("config", &[], Place::More("set up")),
     entry::<help::Args>("help", &[], Place::Hidden),
+    entry::<init::Args>("init", &[], Place::More("set up")),
+    entry::<man::Args>("man", &[], Place::More("set up")),
     entry::<version::Args>("version", &[], Place::More("set up")),
 ];
 

@@ -11,13 +11,16 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use rustix::fs::{Access, access};
+
+use crate::config::Env;
+use crate::error::{Error, Result};
 
 /// Where an environment keeps its start-up files.
 pub const STARTUP_DIR: &str = "/spfs/etc/spfs/startup.d";
@@ -25,63 +28,51 @@ pub const STARTUP_DIR: &str = "/spfs/etc/spfs/startup.d";
 /// What an interactive shell says when it is ready, unless `SPFS_SHELL_MESSAGE` says something else.
 pub const DEFAULT_MESSAGE: &str = "* You are now in a configured subshell *";
 
-/// What is to be started, and in which circumstances.
+/// What is to be started.
 pub struct ShellRequest<'a> {
+    /// The surroundings whose variables the process will have.
+    pub env: &'a Env,
+    /// The runtime's name.
+    pub runtime: &'a str,
     /// The command with its arguments; empty for a shell.
     pub command: &'a [OsString],
-    /// Whether a person sits in front: standard input and standard error are terminals. A shell without a person is
-    /// started like any command, and reads its commands from standard input.
-    pub terminal: bool,
-    /// The environment variables that the process will have.
-    pub vars: &'a BTreeMap<OsString, OsString>,
-    /// A directory of this start's own, for the files that a shell needs; it need not exist.
+    /// A directory of the runtime's own; the files that a shell needs go into a directory below it.
     pub scratch: &'a Path,
 }
 
-/// What to start: the files to write first, the environment to change, then program and arguments.
+/// What to start: the files to write first, then the program with its arguments and its changed environment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ExecPlan {
-    /// The program; without a slash it is looked for on the PATH.
+    /// The program; without a slash it is looked for on the PATH. Also its first argument, its own name.
     pub program: OsString,
-    /// All arguments, the program's own name first.
-    pub argv: Vec<OsString>,
-    /// Variables to set, or to remove.
-    pub env: Vec<(&'static str, Option<OsString>)>,
+    /// The arguments behind the program's own name.
+    pub arguments: Vec<OsString>,
+    /// Variables to set, or to remove. `SPFS_RUNTIME` is among them.
+    pub environment: Vec<(&'static str, Option<OsString>)>,
     /// Files to write, with their content; their directories are to be made, mode 0700.
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
 
-/// Why nothing can be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ShellError {
-    /// There is no shell that we know.
-    #[error("found no shell: SHELL names none of {KNOWN}, and none of them is on the PATH or in /bin")]
-    NoShell,
-    /// The directory of the start-up files cannot be read, or a file of ours cannot be written.
-    #[error("could not {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
+/// The shells whose ways we know.
 const KNOWN: &str = "bash, sh, dash, zsh, fish, tcsh, csh";
+
+impl ShellRequest<'_> {
+    /// For the files of this process alone: a second one may join the same runtime at the same time.
+    fn own_scratch(&self) -> PathBuf {
+        self.scratch.join(format!("shell-{}", std::process::id()))
+    }
+}
 
 impl ExecPlan {
     /// Writes the files, for their owner alone.
-    pub fn write_files(&self) -> Result<(), ShellError> {
+    pub fn write_files(&self) -> Result<()> {
         for (path, content) in &self.files {
-            let failed = |action| move |source| ShellError::Io { action, path: path.clone(), source };
             if let Some(parent) = path.parent() {
                 let mut builder = fs::DirBuilder::new();
                 std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-                builder.create(parent).map_err(failed("make the directory of"))?;
+                builder.create(parent).map_err(Error::io("create", parent))?;
             }
-            fs::write(path, content).map_err(failed("write"))?;
+            fs::write(path, content).map_err(Error::io("write", path))?;
         }
         Ok(())
     }
@@ -122,26 +113,37 @@ impl Kind {
 
 /// Decides what to start for `request`, in an environment whose start-up files are in `startup_dir`.
 ///
-/// To be called inside the environment: that is where the files are.
-pub fn plan(request: &ShellRequest<'_>, startup_dir: &Path) -> Result<ExecPlan, ShellError> {
-    let var = |name: &str| request.vars.get(OsStr::new(name)).cloned();
-    if request.command.is_empty() {
-        let shell = choose(var("SHELL"), var("PATH"))?;
-        if request.terminal {
+/// To be called inside the environment: that is where the files are. A shell is interactive if standard input and
+/// standard error are terminals; otherwise it is started like any command, and reads commands from standard input.
+///
+/// Errors: there is no shell that we know; the directory cannot be read.
+pub fn plan(request: &ShellRequest<'_>, startup_dir: &Path) -> Result<ExecPlan> {
+    decide(request, startup_dir, io::stdin().is_terminal() && io::stderr().is_terminal())
+}
+
+fn decide(request: &ShellRequest<'_>, startup_dir: &Path, terminal: bool) -> Result<ExecPlan> {
+    let var = |name: &str| request.env.var(name);
+    let shell = choose(var("SHELL"), var("PATH"));
+    let mut plan = match (shell, request.command) {
+        (Some(shell), []) if terminal => {
             let sources = sources(startup_dir, shell.kind)?;
-            let message = var("SPFS_SHELL_MESSAGE").unwrap_or_else(|| DEFAULT_MESSAGE.into());
-            let script = script::Script { sources: &sources, debug: var("SPFS_DEBUG").is_some(), message: &message };
-            return Ok(interactive(&shell, &script, request));
+            // Here an empty one says something: nothing.
+            let message = request.env.vars.get(OsStr::new("SPFS_SHELL_MESSAGE"));
+            let message = message.map_or(OsStr::new(DEFAULT_MESSAGE), OsString::as_os_str);
+            let script = script::Script { sources: &sources, debug: var("SPFS_DEBUG").is_some(), message };
+            interactive(&shell, &script, request)
         }
-        let itself = [shell.path.clone().into_os_string()];
-        return command(&shell, &itself, startup_dir, request);
-    }
-    match choose(var("SHELL"), var("PATH")) {
-        Ok(shell) => command(&shell, request.command, startup_dir, request),
+        (Some(shell), []) => {
+            let itself = [shell.path.clone().into_os_string()];
+            command(&shell, &itself, startup_dir, request)?
+        }
+        (Some(shell), words) => command(&shell, words, startup_dir, request)?,
+        (None, []) => return Err(Error::NoShell { known: KNOWN }),
         // Without a shell there is nobody who could read start-up files; that is no reason not to run a command.
-        Err(ShellError::NoShell) => Ok(directly(request.command)),
-        Err(error) => Err(error),
-    }
+        (None, words) => directly(words),
+    };
+    plan.environment.push(("SPFS_RUNTIME", Some(request.runtime.into())));
+    Ok(plan)
 }
 
 /// A shell on this machine.
@@ -151,17 +153,12 @@ struct Shell {
 }
 
 /// `$SHELL` if we know its ways, else the first shell of ours on the PATH or in `/bin`.
-fn choose(shell: Option<OsString>, path: Option<OsString>) -> Result<Shell, ShellError> {
-    let known = ["bash", "sh", "zsh", "dash", "fish", "tcsh", "csh"].map(OsString::from);
-    let wanted = shell.filter(|shell| !shell.is_empty());
-    wanted
-        .into_iter()
-        .chain(known)
-        .find_map(|name| {
-            let kind = Kind::of(&name)?;
-            Some(Shell { path: find_program(&name, path.as_deref())?, kind })
-        })
-        .ok_or(ShellError::NoShell)
+fn choose(shell: Option<&OsStr>, path: Option<&OsStr>) -> Option<Shell> {
+    let known = ["bash", "sh", "zsh", "dash", "fish", "tcsh", "csh"].map(OsStr::new);
+    shell.into_iter().chain(known).find_map(|name| {
+        let kind = Kind::of(name)?;
+        Some(Shell { path: find_program(name, path)?, kind })
+    })
 }
 
 fn find_program(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
@@ -174,8 +171,8 @@ fn find_program(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
 }
 
 /// The start-up files for a shell, in the order of their names (by byte, whatever the locale).
-fn sources(startup_dir: &Path, kind: Kind) -> Result<Vec<PathBuf>, ShellError> {
-    let failed = |source| ShellError::Io { action: "read the directory", path: startup_dir.to_owned(), source };
+fn sources(startup_dir: &Path, kind: Kind) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::io("list", startup_dir)(error);
     let entries = match fs::read_dir(startup_dir) {
         Ok(entries) => entries,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -197,21 +194,18 @@ fn sources(startup_dir: &Path, kind: Kind) -> Result<Vec<PathBuf>, ShellError> {
 
 /// No shell at all.
 fn directly(command: &[OsString]) -> ExecPlan {
-    ExecPlan { program: command.first().cloned().unwrap_or_default(), argv: command.to_vec(), ..ExecPlan::default() }
+    let (program, arguments) =
+        command.split_first().map(|(program, rest)| (program.clone(), rest.to_vec())).unwrap_or_default();
+    ExecPlan { program, arguments, ..ExecPlan::default() }
 }
 
 /// A command: directly, or through a shell that reads the start-up files first.
-fn command(
-    shell: &Shell,
-    words: &[OsString],
-    startup_dir: &Path,
-    request: &ShellRequest<'_>,
-) -> Result<ExecPlan, ShellError> {
+fn command(shell: &Shell, words: &[OsString], startup_dir: &Path, request: &ShellRequest<'_>) -> Result<ExecPlan> {
     let sources = sources(startup_dir, shell.kind)?;
     if sources.is_empty() {
         return Ok(directly(words));
     }
-    let debug = request.vars.contains_key(OsStr::new("SPFS_DEBUG"));
+    let debug = request.env.var("SPFS_DEBUG").is_some();
     let script = script::Script { sources: &sources, debug, message: OsStr::new("") };
     let mut plan = ExecPlan { program: shell.path.clone().into_os_string(), ..ExecPlan::default() };
     let with_script = |options: &[&str], text: Vec<u8>| -> Vec<OsString> {
@@ -221,7 +215,7 @@ fn command(
         let zeroth = (shell.kind != Kind::Fish).then(|| OsString::from("spfs"));
         options.chain([text]).chain(zeroth).chain(words.iter().cloned()).collect()
     };
-    let arguments = match shell.kind {
+    plan.arguments = match shell.kind {
         // --posix is how bash is kept from reading $BASH_ENV; the script's first line ends it.
         Kind::Bash => with_script(&["--posix", "-c"], script.bash_command()),
         Kind::Sh => with_script(&["-c"], script.sh_command()),
@@ -229,46 +223,43 @@ fn command(
         Kind::Fish => with_script(&["--no-config", "-c"], script.fish_command()),
         Kind::Csh => {
             // `$argv:q` of csh drops empty arguments, so the command goes around it, in a file for sh.
-            let sh = request.scratch.join("command.sh");
-            let csh = request.scratch.join("startup.csh");
+            let sh = request.own_scratch().join("command.sh");
+            let csh = request.own_scratch().join("startup.csh");
             plan.files = vec![(sh.clone(), script::exec_words(words)), (csh.clone(), script.csh_command(&sh))];
             vec![OsString::from("-f"), csh.into_os_string()]
         }
     };
-    plan.argv = std::iter::once(plan.program.clone()).chain(arguments).collect();
     Ok(plan)
 }
 
 /// A shell for a person: it reads the person's files as always, then those of the environment.
 fn interactive(shell: &Shell, script: &script::Script<'_>, request: &ShellRequest<'_>) -> ExecPlan {
-    let var = |name: &str| request.vars.get(OsStr::new(name)).map(OsString::as_os_str);
-    let file = |name: &str| request.scratch.join(name);
-    let scratch = || Some(request.scratch.as_os_str().to_owned());
+    let var = |name: &str| request.env.var(name);
+    let scratch = request.own_scratch();
+    let file = |name: &str| scratch.join(name);
     let mut plan = ExecPlan { program: shell.path.clone().into_os_string(), ..ExecPlan::default() };
-    let mut arguments: Vec<OsString> = Vec::new();
     match shell.kind {
         Kind::Bash => {
             plan.files = vec![(file("bashrc"), script.bash_interactive())];
-            arguments = vec!["--init-file".into(), file("bashrc").into_os_string()];
+            plan.arguments = vec!["--init-file".into(), file("bashrc").into_os_string()];
         }
         Kind::Sh => {
             plan.files = vec![(file("shrc"), script.sh_interactive(var("ENV")))];
-            plan.env = vec![("ENV", Some(file("shrc").into_os_string()))];
+            plan.environment = vec![("ENV", Some(file("shrc").into_os_string()))];
         }
         Kind::Zsh => {
-            let (zshenv, zshrc) = script.zsh_interactive(var("ZDOTDIR"), request.scratch);
+            let (zshenv, zshrc) = script.zsh_interactive(var("ZDOTDIR"), &scratch);
             plan.files = vec![(file(".zshenv"), zshenv), (file(".zshrc"), zshrc)];
-            plan.env = vec![("ZDOTDIR", scratch())];
+            plan.environment = vec![("ZDOTDIR", Some(scratch.into_os_string()))];
         }
         Kind::Csh => {
             // csh finds its file through HOME alone; the file gives HOME back before anything else.
             plan.files = vec![(file(".cshrc"), script.csh_interactive(var("HOME")))];
-            plan.env = vec![("HOME", scratch())];
+            plan.environment = vec![("HOME", Some(scratch.into_os_string()))];
         }
         Kind::Fish => {
-            arguments = vec!["-C".into(), OsStr::from_bytes(&script.fish_interactive()).to_owned()];
+            plan.arguments = vec!["-C".into(), OsStr::from_bytes(&script.fish_interactive()).to_owned()];
         }
     }
-    plan.argv = std::iter::once(plan.program.clone()).chain(arguments).collect();
     plan
 }

@@ -4,7 +4,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
 use super::*;
@@ -14,7 +13,7 @@ struct World {
     _dir: tempfile::TempDir,
     startup: PathBuf,
     scratch: PathBuf,
-    vars: BTreeMap<OsString, OsString>,
+    env: Env,
 }
 
 impl World {
@@ -33,17 +32,18 @@ impl World {
             ("LD_LIBRARY_PATH", "/some/where".into()),
             ("LC_ALL", "C.UTF-8".into()),
         ];
-        let vars = vars.map(|(name, value)| (OsString::from(name), value)).into_iter().collect();
-        World { _dir: dir, startup, scratch, vars }
+        let mut env = Env::bare(dir.path());
+        env.vars = vars.map(|(name, value)| (OsString::from(name), value)).into_iter().collect();
+        World { _dir: dir, startup, scratch, env }
     }
 
     fn with(mut self, name: &str, value: impl Into<OsString>) -> World {
-        self.vars.insert(name.into(), value.into());
+        self.env = self.env.with_var(name, value);
         self
     }
 
     fn var(&self, name: &str) -> &OsStr {
-        &self.vars[OsStr::new(name)]
+        self.env.var(name).unwrap()
     }
 
     fn startup(self, name: &str, content: &str) -> World {
@@ -57,16 +57,16 @@ impl World {
     }
 
     fn plan(&self, command: &[OsString], terminal: bool) -> ExecPlan {
-        let request = ShellRequest { command, terminal, vars: &self.vars, scratch: &self.scratch };
-        plan(&request, &self.startup).unwrap()
+        let request = ShellRequest { env: &self.env, runtime: "the-runtime", command, scratch: &self.scratch };
+        decide(&request, &self.startup, terminal).unwrap()
     }
 
     /// Runs a plan as the launcher does.
     fn start(&self, plan: &ExecPlan, more: &[&str], input: &str) -> Output {
         plan.write_files().unwrap();
         let mut command = Command::new(&plan.program);
-        command.arg0(&plan.argv[0]).args(&plan.argv[1..]).args(more).env_clear().envs(&self.vars);
-        for (name, value) in &plan.env {
+        command.args(&plan.arguments).args(more).env_clear().envs(&self.env.vars);
+        for (name, value) in &plan.environment {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -116,9 +116,10 @@ fn a_command_without_startup_files_needs_no_shell() {
         let other = if suffix == "sh" { "x.csh" } else { "x.sh" };
         let world = World::new(shell).startup(other, "exit 9\n").startup(&format!(".hidden.{suffix}"), "exit 9\n");
         fs::create_dir(world.startup.join(format!("dir.{suffix}"))).unwrap();
-        let command = [OsString::from("printf"), OsString::from("")];
-        let plan = world.plan(&command, false);
-        assert_eq!(plan, ExecPlan { program: "printf".into(), argv: command.to_vec(), ..ExecPlan::default() });
+        let plan = world.plan(&["printf".into(), "".into()], false);
+        let environment = vec![("SPFS_RUNTIME", Some("the-runtime".into()))];
+        let arguments = vec![OsString::new()];
+        assert_eq!(plan, ExecPlan { program: "printf".into(), arguments, environment, files: Vec::new() });
     }
 }
 
@@ -161,9 +162,9 @@ fn startup_files_are_read_in_the_order_of_their_names() {
             .startup(&format!("Z.{suffix}"), &script.replace("NAME", "3"))
             .startup(&format!("a.{suffix}"), &script.replace("NAME", "4"))
             .with("SPFS_DEBUG", "1");
-        let output = world.run(&["printenv", "SEEN", "TMPDIR", "LD_LIBRARY_PATH", "HOME"]);
+        let output = world.run(&["printenv", "SEEN", "TMPDIR", "LD_LIBRARY_PATH", "HOME", "SPFS_RUNTIME"]);
         let of = |name| world.var(name).to_str().unwrap();
-        let expected = format!("1234\n{}\n/some/where\n{}\n", of("TMPDIR"), of("HOME"));
+        let expected = format!("1234\n{}\n/some/where\n{}\nthe-runtime\n", of("TMPDIR"), of("HOME"));
         assert_eq!(text(&output.stdout), expected, "{shell}: {}", text(&output.stderr));
         let echoed = text(&output.stderr);
         let echoed: Vec<&str> = echoed.lines().filter_map(|line| line.rsplit('/').next()).collect();
@@ -283,8 +284,7 @@ fn zsh_finds_its_moved_directory_again() {
 
 #[test]
 fn the_choice_of_shell() {
-    let path = || Some(OsString::from("/usr/bin:/bin"));
-    let chosen = |shell: &str| choose(Some(shell.into()), path()).unwrap();
+    let chosen = |shell: &str| choose(Some(OsStr::new(shell)), Some(OsStr::new("/usr/bin:/bin"))).unwrap();
     for (shell, kind) in [
         ("/bin/bash", Kind::Bash),
         ("/bin/sh", Kind::Sh),
