@@ -48,6 +48,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something that a spec file names could not be found or used.
+    #[error("in {place}")]
+    Within {
+        /// Where it is named.
+        place: Place,
+        /// What went wrong.
+        source: Box<Error>,
+    },
     /// A text that is not what it should be.
     #[error("invalid {what} {text:?}: {reason}")]
     Invalid {
@@ -110,6 +118,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong, without the places that led to it.
+    pub fn innermost(&self) -> &Error {
+        match self {
+            Error::Within { source, .. } => source.innermost(),
+            other => other,
+        }
+    }
+
     /// An [`Error::Invalid`].
     pub fn invalid(what: &'static str, text: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Invalid { what, text: text.into(), reason: reason.into() }

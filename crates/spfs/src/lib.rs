@@ -7,10 +7,16 @@ pub mod config;
 pub mod dirs;
 pub mod env_spec;
 pub mod error;
+pub mod live;
+pub mod resolve;
+mod run_spec;
 pub mod shell;
 pub mod similar;
+mod spec_file;
 pub mod spfs;
 pub mod stack;
+#[cfg(test)]
+mod testing;
 pub mod user;
 mod yaml;
 
@@ -21,5 +27,7 @@ pub use config::{Config, Env};
 pub use dirs::Dirs;
 pub use env_spec::EnvSpec;
 pub use error::{Error, Place, Result, Warning};
+pub use live::LiveBind;
+pub use resolve::resolve;
 pub use spfs::Spfs;
 pub use stack::Stack;

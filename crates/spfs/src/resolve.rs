@@ -1,0 +1,141 @@
+//! From what a person types to a stack.
+
+use std::path::PathBuf;
+
+use spfs_repo::reference::{Reference, Resolved};
+use spfs_repo::{Digest, Directory, Error as RepoError, Kind, Repository};
+
+use crate::Spfs;
+use crate::env_spec::EnvSpec;
+use crate::error::{Error, Place, Result, Warning};
+use crate::spec_file::{self, SpecFile};
+use crate::stack::{Stack, wrong_kind};
+use crate::{live, similar};
+
+/// References that one environment may have, nested run specs included; more is a mistake, or an attack.
+const MOST_ITEMS: usize = 10_000;
+
+/// Finds what `spec` means.
+///
+/// Each reference is looked for in the local repository. Spec files are read here: their live layers and references
+/// take the place of their path.
+///
+/// Errors: unknown and ambiguous references; a blob; spec files that are wrong, or contain themselves.
+pub fn resolve(spfs: &Spfs, spec: &EnvSpec) -> Result<Stack> {
+    let mut resolver = Resolver { spfs, stack: Stack::default(), chain: Vec::new(), items: 0 };
+    spec.items.iter().try_for_each(|item| resolver.item(item))?;
+    live::check(&resolver.stack.live)?;
+    Ok(resolver.stack)
+}
+
+/// Finds the object that one reference means, of whatever kind.
+///
+/// Errors: as [`Reference::resolve`]; an unknown reference says which repositories were searched, and near tags.
+pub fn resolve_one(spfs: &Spfs, reference: &Reference) -> Result<Resolved> {
+    let repositories = repositories(spfs);
+    let mut searched = Vec::new();
+    for repository in &repositories {
+        match reference.resolve(*repository) {
+            Err(RepoError::UnknownReference { searched: address, .. }) => searched.extend(address),
+            found => return Ok(found?),
+        }
+    }
+    let reference = reference.to_string();
+    let similar = near_tags(&repositories, &reference);
+    Err(RepoError::UnknownReference { reference, searched, similar }.into())
+}
+
+/// The repositories that are asked for a reference, in this order. Remotes come with networking.
+fn repositories(spfs: &Spfs) -> Vec<&dyn Repository> {
+    vec![&spfs.local]
+}
+
+/// Tags whose names are near `text`. A repository that cannot list its tags has none: this is for a hint only.
+fn near_tags(repositories: &[&dyn Repository], text: &str) -> Vec<String> {
+    let names: Vec<_> = repositories.iter().flat_map(|repository| repository.tag_names().unwrap_or_default()).collect();
+    let wanted = text.split('~').next().unwrap_or(text);
+    // With a version that is not there, the tag itself is what was meant.
+    if let Some(name) = names.iter().find(|name| name.as_str() == wanted) {
+        return vec![name.to_string()];
+    }
+    similar::near(wanted, names.iter().map(|name| name.as_str())).into_iter().map(str::to_owned).collect()
+}
+
+struct Resolver<'a> {
+    spfs: &'a Spfs,
+    stack: Stack,
+    /// The spec files that are being read, outermost first.
+    chain: Vec<PathBuf>,
+    items: usize,
+}
+
+impl Resolver<'_> {
+    fn item(&mut self, reference: &Reference) -> Result<()> {
+        self.items += 1;
+        if self.items > MOST_ITEMS {
+            let reason = format!("it has more than {MOST_ITEMS} items");
+            return Err(Error::invalid("environment", reference.to_string(), reason));
+        }
+        match reference {
+            Reference::Path(path) => self.file(&self.spfs.env.cwd.join(path)),
+            _ => self.object(reference),
+        }
+    }
+
+    fn object(&mut self, reference: &Reference) -> Result<()> {
+        let found = resolve_one(self.spfs, reference)?;
+        if kind(&self.spfs.local, &found.digest)? == Kind::Blob {
+            return Err(wrong_kind(found.digest));
+        }
+        if !found.shadowed.is_empty() {
+            let name = reference.to_string();
+            self.stack.warnings.push(Warning::ShadowedDigests { name, digests: found.shadowed });
+        }
+        self.stack.push(found.digest);
+        Ok(())
+    }
+
+    fn file(&mut self, path: &std::path::Path) -> Result<()> {
+        let file = spec_file::locate(path)?;
+        if let Some(first) = self.chain.iter().position(|open| *open == file) {
+            let files: Vec<String> = self.chain[first..].iter().map(|file| file.display().to_string()).collect();
+            let reason = format!("it contains itself: {} -> {}", files.join(" -> "), file.display());
+            return Err(Error::SpecFile { what: "run spec", place: Place::whole(file), reason });
+        }
+        match spec_file::read(&file)? {
+            SpecFile::Live(binds) => self.stack.live.extend(binds),
+            SpecFile::Run(items) => {
+                self.chain.push(file);
+                for (reference, place) in items {
+                    self.item(&reference).map_err(|source| within(place, source))?;
+                }
+                self.chain.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error with the place in the run spec that led to it; only the innermost, which is nearest to the mistake.
+fn within(place: Place, source: Error) -> Error {
+    match source {
+        Error::Within { .. } | Error::SpecFile { .. } => source,
+        source => Error::Within { place, source: Box::new(source) },
+    }
+}
+
+/// The kind of an object, from its header alone: a manifest may be large.
+fn kind(repository: &Directory, digest: &Digest) -> Result<Kind> {
+    use std::io::Read;
+    let path = repository.object_path(digest);
+    let mut header = [0; spfs_repo::codec::HEADER_LEN];
+    match std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => Ok(spfs_repo::codec::decode_header(&header)?.0),
+        // Missing, or cut short: the full reader says it properly.
+        Err(_) => Ok(repository.read_object(digest)?.kind()),
+    }
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;
