@@ -121,9 +121,12 @@ impl Tree {
         self.entries.sort_by(Entry::stored_order);
     }
 
-    /// The entry of this name.
+    /// The entry of this name, by binary search: the entries must be in stored order.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.name == name)
+        let (directories, others) =
+            self.entries.split_at(self.entries.partition_point(|entry| entry.kind == EntryKind::Tree));
+        let find = |entries: &'_ [Entry]| entries.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok();
+        find(directories).map(|at| &directories[at]).or_else(|| find(others).map(|at| &others[at]))
     }
 }
 
