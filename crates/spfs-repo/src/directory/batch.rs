@@ -11,7 +11,7 @@
 //! by age. A batch takes about 100 bytes of memory for each distinct payload and object, and at most 34 descriptors.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, Write as _};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -139,16 +139,29 @@ impl<'a> DirectoryBatch<'a> {
         let mut hasher = Hasher::new();
         let mut size = 0;
         let mut filled = piece.len();
+        let mut ends_in_hole = false;
         while filled > 0 {
-            hasher.update(&piece[..filled]);
-            stream.file.write_all(&piece[..filled]).map_err(|e| {
-                self.broken.store(true, Ordering::Relaxed);
-                Error::io("write", self.payloads.stream_path(stream))(e)
-            })?;
+            let content_piece = &piece[..filled];
+            hasher.update(content_piece);
+            // What is all zeros is left out: holes of sparse files stay holes.
+            ends_in_hole = content_piece.iter().all(|byte| *byte == 0);
+            let written = match ends_in_hole {
+                true => stream.file.seek_relative(filled as i64),
+                false => stream.file.write_all(content_piece),
+            };
+            written.map_err(|e| self.write_failed(stream, e))?;
             size += filled as u64;
             filled = fill(content, piece)?;
         }
+        if ends_in_hole {
+            stream.file.set_len(size).map_err(|e| self.write_failed(stream, e))?;
+        }
         Ok((hasher.finish(), size))
+    }
+
+    fn write_failed(&self, stream: &Stream, e: std::io::Error) -> Error {
+        self.broken.store(true, Ordering::Relaxed);
+        Error::io("write", self.payloads.stream_path(stream))(e)
     }
 
     /// Whether `digest` stands in the area's store already and `good` likes its size; touches it then.
