@@ -1,17 +1,20 @@
 //! How a stack of layers becomes `/spfs` for one process tree.
 //!
 //! [`enter::enter`] carries out a [`plan::Plan`]: namespaces, mounts, and the hand-over to the runtime's monitor.
-//! What is mounted comes from a [`view::View`].
+//! What is mounted comes from a [`view::View`]: as an EROFS [`image`], or through the FUSE metadata [`server`].
 //! Every system call that needs `unsafe` is in [`sys`]. This crate knows nothing of tags, remotes or configuration.
 
 pub mod enter;
 pub mod error;
+pub mod image;
 pub mod inside;
 pub mod link;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;
 pub mod publish;
+mod redirect;
+pub mod server;
 pub mod sys;
 pub mod view;
 
