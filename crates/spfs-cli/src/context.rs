@@ -28,14 +28,9 @@ impl Context {
         if let Some(spfs) = self.spfs.get() {
             return Ok(spfs);
         }
-        let spfs = self.open()?;
-        Ok(self.spfs.get_or_init(|| spfs))
-    }
-
-    /// The same, opened for whoever needs one of their own.
-    pub fn open(&self) -> Result<Spfs> {
         let (env, config) = surroundings()?;
-        Ok(Spfs::open(env, config)?)
+        let spfs = Spfs::open(env, config)?;
+        Ok(self.spfs.get_or_init(|| spfs))
     }
 
     /// Standard output for text; see [`Output`].

@@ -80,6 +80,11 @@ pub fn members(id: u64) -> Vec<Pid> {
     pids.filter(inside).filter_map(Pid::from_raw).collect()
 }
 
+/// The number of the mount namespace of a process, if it may be looked at.
+pub fn namespace_of(process: Pid) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{}/ns/mnt", process.as_raw_nonzero())).ok()?.ino())
+}
+
 /// Moves this single-threaded process into the namespaces of `member`, keeping its directory where it exists there.
 pub fn join(member: Pid) -> Result<()> {
     let directory = std::env::current_dir().ok();

@@ -18,8 +18,13 @@ pub struct Link(OwnedFd);
 /// What one side tells the other.
 #[derive(Debug)]
 pub enum Message {
-    /// A metadata mount wants to be served: the `/dev/fuse` descriptor.
-    Serve(OwnedFd),
+    /// A metadata mount wants to be served.
+    Serve {
+        /// The `/dev/fuse` descriptor.
+        fuse: OwnedFd,
+        /// The view's file; nothing for a mount that is only there to tell the end.
+        view: Option<OwnedFd>,
+    },
     /// The mounts are in place: the upper directory (`O_PATH`), and what tells their end if no server does.
     Mounted {
         /// The number of the mount namespace that they are in.
@@ -48,8 +53,11 @@ impl Link {
     }
 
     /// Hands over a metadata mount.
-    pub fn send_serve(&self, fuse: BorrowedFd<'_>) -> Result<()> {
-        self.send(b'S', 0, &[fuse])
+    pub fn send_serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
+        match view {
+            Some(view) => self.send(b'S', 0, &[fuse, view]),
+            None => self.send(b'S', 0, &[fuse]),
+        }
     }
 
     /// Says that the mounts are in place.
@@ -100,7 +108,7 @@ impl Link {
         });
         match (received.bytes, tag[0], fds.next()) {
             (0, _, _) => Ok(Message::Closed),
-            (_, b'S', Some(fuse)) => Ok(Message::Serve(fuse)),
+            (_, b'S', Some(fuse)) => Ok(Message::Serve { fuse, view: fds.next() }),
             (_, b'M', Some(upper)) => {
                 Ok(Message::Mounted { namespace: u64::from_le_bytes(number), upper, watch: fds.next() })
             }

@@ -29,14 +29,19 @@ pub struct Situation {
 impl Situation {
     /// Looks, and makes the directory `/spfs` where that is allowed.
     pub fn find() -> Self {
-        let capabilities = rustix::thread::capabilities(None).map(|c| c.effective).unwrap_or(CapabilitySet::empty());
-        let privileged = geteuid().is_root() && capabilities.contains(CapabilitySet::SYS_ADMIN);
+        let privileged = is_privileged();
         let mut present = Path::new(SPFS).is_dir();
         if !present && privileged {
             present = fs::create_dir(SPFS).is_ok() || Path::new(SPFS).is_dir();
         }
         Situation { privileged, nested: is_mounted(), present }
     }
+}
+
+/// Whether this process may mount without a user namespace of its own: it is root with CAP_SYS_ADMIN.
+pub fn is_privileged() -> bool {
+    let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    geteuid().is_root() && effective.is_ok_and(|set| set.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Whether something is mounted at `/spfs`.

@@ -47,7 +47,7 @@ impl Overlay {
         context.fd("lowerdir+", &metadata).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
         let payloads = open_path(&plan.payloads)?;
         context.fd("datadir+", &payloads).map_err(too_old("no data-only layers (Linux 6.8)"))?;
-        let (upper, work) = upper(&plan.upper)?;
+        let (upper, work, _held) = upper(&plan.upper)?;
         prepare(upper.as_fd())?;
         context.fd("upperdir", &upper)?;
         context.fd("workdir", &work)?;
@@ -58,7 +58,7 @@ impl Overlay {
         let mount =
             context.mount(SAFE | read_only).map_err(too_old("no unprivileged data-only layers (Linux 6.16)"))?;
         let watch = if served { None } else { watch(&mount) };
-        let marker = if served || watch.is_some() { None } else { Some(fuse(link, &plan.name)?) };
+        let marker = if served || watch.is_some() { None } else { Some(fuse(link, &plan.name, None)?) };
         Ok(Overlay { mount, upper, watch, marker, remarks })
     }
 }
@@ -87,7 +87,9 @@ fn metadata(plan: &Plan, link: &Link, remarks: &mut Vec<String>) -> Result<(Owne
             }
         }
     }
-    Ok((fuse(link, &plan.name)?, true))
+    let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let view = view.map_err(Error::io("open", &plan.view))?;
+    Ok((fuse(link, &plan.name, Some(view.as_fd()))?, true))
 }
 
 /// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.
@@ -114,7 +116,7 @@ fn image(path: &Path, name: &str) -> Result<OwnedFd> {
 
 /// Mounts a FUSE file system that the monitor serves. Opened here because the kernel compares the user namespaces of
 /// the opener and of the mount.
-fn fuse(link: &Link, name: &str) -> Result<OwnedFd> {
+fn fuse(link: &Link, name: &str, view: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| Error::NoFuse { source: e.into() })?;
     let context = Context::new("fuse")?;
@@ -128,12 +130,13 @@ fn fuse(link: &Link, name: &str) -> Result<OwnedFd> {
     context.flag("default_permissions")?;
     context.flag("allow_other")?;
     let mount = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    link.send_serve(device.as_fd())?;
+    link.send_serve(device.as_fd(), view)?;
     Ok(mount)
 }
 
-/// The upper and the work directory.
-fn upper(upper: &Upper) -> Result<(OwnedFd, OwnedFd)> {
+/// The upper and the work directory, and what must be held until the kernel has taken them over: closing a detached
+/// mount dissolves it.
+fn upper(upper: &Upper) -> Result<(OwnedFd, OwnedFd, OwnedFd)> {
     match upper {
         Upper::Memory { size } => {
             let context = Context::new("tmpfs")?;
@@ -146,11 +149,11 @@ fn upper(upper: &Upper) -> Result<(OwnedFd, OwnedFd)> {
             for name in ["upper", "work"] {
                 make_directory(&tmpfs, name)?;
             }
-            Ok((open_below(&tmpfs, "upper")?, open_below(&tmpfs, "work")?))
+            Ok((open_below(&tmpfs, "upper")?, open_below(&tmpfs, "work")?, tmpfs))
         }
         Upper::Disk { dir } => {
             let dir = open_path(dir)?;
-            Ok((open_below(&dir, "upper")?, open_below(&dir, "work")?))
+            Ok((open_below(&dir, "upper")?, open_below(&dir, "work")?, dir))
         }
     }
 }

@@ -10,6 +10,8 @@ pub struct Plan {
     pub name: String,
     /// How names and metadata are shown.
     pub strategy: Strategy,
+    /// The flat view of names and metadata.
+    pub view: PathBuf,
     /// The directory that payload paths (`/QU/77SN…`) start from.
     pub payloads: PathBuf,
     /// Where changes go.
@@ -57,7 +59,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.strategy {
             Strategy::Image(path) => writeln!(f, "metadata: image {}", path.display())?,
-            Strategy::Server => writeln!(f, "metadata: server in the monitor")?,
+            Strategy::Server => writeln!(f, "metadata: server, of {}", self.view.display())?,
         }
         writeln!(f, "data:     {}", self.payloads.display())?;
         match &self.upper {

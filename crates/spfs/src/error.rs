@@ -20,6 +20,17 @@ pub enum Error {
     /// Namespaces, mounts, views or images failed.
     #[error(transparent)]
     Mount(#[from] spfs_mount::Error),
+    /// A runtime's monitor could not do what it was asked.
+    #[error("{}", .0.message)]
+    Monitor(crate::failure::Failure),
+    /// The command of a runtime could not be started.
+    #[error("could not run {}", program.display())]
+    Exec {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The operating system refused something; `action` says what was tried, as in "could not *open*".
     #[error("could not {action} {}", path.display())]
     Io {

@@ -4,12 +4,15 @@
 //! here prints, and only [`Env`] and [`Config`] look at the environment, the home directory and configuration files.
 
 pub mod config;
+pub mod diff;
 pub mod dirs;
 pub mod env_spec;
 pub mod error;
+pub mod failure;
 pub mod live;
 pub mod resolve;
 mod run_spec;
+pub mod runtime;
 pub mod shell;
 pub mod similar;
 mod spec_file;

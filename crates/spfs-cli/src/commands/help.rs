@@ -40,20 +40,19 @@ impl Run for Args {
     }
 }
 
-/// The help of a command, then the text on a topic: a name may be both.
 fn of(name: &str) -> Result<String> {
-    let command = find(name).map(|entry| {
+    if let Some(entry) = find(name) {
         let mut command = entry.built().bin_name(format!("spfs {}", entry.name));
-        command.render_long_help().ansi().to_string()
-    });
-    let topic = TOPICS.iter().find(|(topic, _)| *topic == name).map(|(_, text)| (*text).to_owned());
-    let texts: Vec<String> = command.into_iter().chain(topic).collect();
-    if texts.is_empty() {
-        let topics: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).collect();
-        return Err(Failure::new(format!("no command and no topic is called {name:?}"))
-            .hint(format!("the topics are {}; `spfs help` lists the commands", topics.join(", "))));
+        return Ok(command.render_long_help().ansi().to_string());
     }
-    Ok(texts.join("\n"))
+    match TOPICS.iter().find(|(topic, _)| *topic == name) {
+        Some((_, text)) => Ok((*text).to_owned()),
+        None => {
+            let topics: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).collect();
+            Err(Failure::new(format!("no command and no topic is called {name:?}"))
+                .hint(format!("the topics are {}; `spfs help` lists the commands", topics.join(", "))))
+        }
+    }
 }
 
 /// What `spfs` has to offer, on one screen.

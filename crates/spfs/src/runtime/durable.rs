@@ -1,0 +1,157 @@
+//! Durable runtimes: their changes are on disk and stay when their processes have ended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use spfs_repo::{Digest, Object, Platform, Repository, Tag, TagName};
+
+use super::dir::{self, AliveLock};
+use super::record::Record;
+use super::registry::{self, Found, State};
+use crate::Spfs;
+use crate::error::{Error, Result};
+
+/// Where upstream's clean looks for the stacks of runtimes, so that it spares their objects (`docs/format.md`).
+const DATA_TAGS: &str = "spfs/runtimes/data";
+
+/// Makes the directory of a new durable runtime, empty, and names it in `record`.
+///
+/// Errors: [`Error::Runtime`] if the name is taken, and if no overlay can keep its changes there.
+pub fn create(spfs: &Spfs, record: &mut Record) -> Result<AliveLock> {
+    let Some(path) = registry::durable_dir(spfs, &record.name) else {
+        let reason = "there is no directory for durable runtimes; set storage.durable_dir".to_owned();
+        return Err(Error::Runtime { action: "keep", name: record.name.clone(), reason });
+    };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    dir::make_private(parent)?;
+    check_file_system(parent, &record.name)?;
+    let staged = parent.join(format!(".new-{}", uuid::Uuid::new_v4()));
+    let made = make(&staged, &path, record).and_then(|()| {
+        let lock = dir::try_lock(&staged)?;
+        dir::publish(&staged, &path, &record.name)?;
+        lock.ok_or_else(|| in_use(&record.name))
+    });
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&staged);
+    }
+    made
+}
+
+fn make(staged: &Path, path: &Path, record: &mut Record) -> Result<()> {
+    dir::make_private(staged)?;
+    make_changes(staged)?;
+    set_changes(record, path.to_owned(), path);
+    record.config.durable = true;
+    dir::save(staged, record, true)
+}
+
+/// Makes empty `upper` and `work` directories below `parent`.
+pub fn make_changes(parent: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    for name in ["upper", "work"] {
+        let path = parent.join(name);
+        fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(Error::io("set the mode of", &path))?;
+    }
+    Ok(())
+}
+
+/// Notes in `record` that its changes are in `upper` and `work` below `changes`, and its home is `home`.
+pub fn set_changes(record: &mut Record, home: PathBuf, changes: &Path) {
+    record.config.durable_dir = Some(home);
+    record.config.upper_dir = Some(changes.join("upper"));
+    record.config.work_dir = Some(changes.join("work"));
+}
+
+/// Takes a saved runtime for another run.
+///
+/// Errors: [`Error::Runtime`] if it is in use, here or through another session's runtime directory.
+pub fn take(spfs: &Spfs, name: &str, force: bool) -> Result<(Record, AliveLock)> {
+    let found = settled(spfs, name)?;
+    let Some(home) = found.record.config.durable_dir.clone() else {
+        let reason = "it is not durable; start it with --keep-runtime".to_owned();
+        return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
+    };
+    let running = matches!(found.state, State::Running | State::Unmonitored);
+    let lock = dir::try_lock(&home)?;
+    let Some(lock) = lock.filter(|_| !running && !registry::has_members(spfs, &found.record)) else {
+        return Err(in_use(name));
+    };
+    // Force means: the record's marks of a host or boot that is not ours count for nothing. A live owner always does.
+    let elsewhere = found.record.author.host_name != spfs.env.hostname && found.record.status.running;
+    if elsewhere && !force {
+        let reason = format!("it is marked as running on {}", found.record.author.host_name);
+        return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
+    }
+    if found.dir.path.exists() {
+        found.dir.remove()?;
+    }
+    Ok((found.record, lock))
+}
+
+/// Finds the runtime; one whose processes have all ended gets a moment to put its record away.
+fn settled(spfs: &Spfs, name: &str) -> Result<Found> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let found = registry::find(spfs, name)?;
+        let ending = found.state == State::Running
+            && found.record.config.mount_namespace.is_some()
+            && !registry::has_members(spfs, &found.record);
+        if !ending || Instant::now() > deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn in_use(name: &str) -> Error {
+    let reason = "it is running; enter it with `spfs join`".to_owned();
+    Error::Runtime { action: "rerun", name: name.to_owned(), reason }
+}
+
+/// Refuses the file systems that overlayfs takes no upper directory on.
+fn check_file_system(path: &Path, name: &str) -> Result<()> {
+    const NFS: i64 = 0x6969;
+    const OVERLAY: i64 = 0x794c_7630;
+    const CIFS: i64 = 0xff53_4d42;
+    const SMB2: i64 = 0xfe53_4d42;
+    const FUSE: i64 = 0x6573_5546;
+    let kind = rustix::fs::statfs(path).map_err(Error::io("look at", path))?.f_type as i64;
+    let kind = match kind & 0xffff_ffff {
+        NFS => "NFS",
+        CIFS | SMB2 => "SMB",
+        OVERLAY => "overlayfs",
+        FUSE => "FUSE",
+        _ => return Ok(()),
+    };
+    let reason = format!("{} is on {kind}, which cannot hold changes; set storage.durable_dir", path.display());
+    Err(Error::Runtime { action: "keep", name: name.to_owned(), reason })
+}
+
+/// Gives the stack a tag, so that upstream's clean on the same repository spares it; only for durable runtimes and in
+/// shared repositories.
+pub fn remember(spfs: &Spfs, record: &Record, now: jiff::Timestamp) -> Result<()> {
+    if record.status.stack.is_empty() || !(record.config.durable || spfs.local.is_shared()) {
+        return Ok(());
+    }
+    let stack: Vec<Digest> = record.status.stack.iter().rev().copied().collect();
+    let batch = spfs.local.begin()?;
+    let target = batch.add_object(&Object::new(Platform { stack }))?;
+    batch.finish()?;
+    let tag = Tag { name: data_tag(&record.name)?, target, parent: Digest::NULL, user: spfs.user(), time: now };
+    spfs.local.push_tag(&tag)?;
+    Ok(())
+}
+
+/// Removes that tag.
+pub fn forget(spfs: &Spfs, name: &str) -> Result<()> {
+    match spfs.local.remove_tag_stream(&data_tag(name)?) {
+        Err(error) if !error.is_unknown() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn data_tag(name: &str) -> Result<TagName> {
+    Ok(format!("{DATA_TAGS}/{name}").parse()?)
+}

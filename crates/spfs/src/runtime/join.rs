@@ -1,0 +1,51 @@
+//! Entering a runtime that runs already.
+
+use rustix::process::Pid;
+use spfs_mount::inside;
+
+use super::record::boot_text;
+use super::registry::{self, Found};
+use crate::Spfs;
+use crate::error::{Error, Result};
+
+/// Which runtime to enter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By its name.
+    Name(String),
+    /// By a process in it.
+    Pid(i32),
+}
+
+/// Moves the calling process, which must have no other thread, into a running runtime.
+///
+/// Errors: [`Error::UnknownRuntime`], [`Error::Runtime`] if nothing of it runs, and what the kernel refuses.
+pub fn join(spfs: &Spfs, target: &Target) -> Result<Found> {
+    let (found, member) = match target {
+        Target::Name(name) => by_name(spfs, name)?,
+        Target::Pid(pid) => by_pid(spfs, *pid)?,
+    };
+    inside::join(member)?;
+    Ok(found)
+}
+
+fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
+    let found = registry::find(spfs, name)?;
+    let refuse = |reason: &str| Error::Runtime { action: "join", name: name.to_owned(), reason: reason.to_owned() };
+    let namespace = found.record.namespace(&boot_text(&spfs.env.boot_id)).ok_or_else(|| refuse("it is not running"))?;
+    // Any member will do; the first process may be long gone.
+    let member = inside::members(namespace).into_iter().next();
+    let member = member.ok_or_else(|| refuse("none of its processes is left, or none that you may see"))?;
+    Ok((found, member))
+}
+
+fn by_pid(spfs: &Spfs, pid: i32) -> Result<(Found, Pid)> {
+    let text = pid.to_string();
+    let none = |reason: &str| Error::invalid("process", &text, reason);
+    let member = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| none("a pid is a positive number"))?;
+    let namespace = inside::namespace_of(member).ok_or_else(|| none("there is none, or it may not be looked at"))?;
+    let boot = boot_text(&spfs.env.boot_id);
+    let mut all = registry::list(spfs)?.into_iter();
+    let found = all.find(|found| found.record.namespace(&boot) == Some(namespace));
+    Ok((found.ok_or_else(|| none("it is in no runtime of yours"))?, member))
+}

@@ -1,0 +1,31 @@
+//! Runtimes: one stack shown at /spfs to one process tree, with its record, its changes and its monitor.
+//!
+//! [`prepare`] → [`Prepared::enter`] → [`Entered::exec`] is a runtime's beginning. Inside, a command finds its runtime
+//! with [`active`] and asks the monitor through [`ask`]. [`list`], [`find`] and [`remove`] see all of them.
+
+mod changes;
+mod client;
+mod commit;
+mod dir;
+mod durable;
+mod files;
+mod images;
+mod jobs;
+mod join;
+mod listing;
+mod monitor;
+mod protocol;
+mod record;
+mod registry;
+mod reset;
+mod shown;
+mod start;
+mod teller;
+
+pub use client::{VARIABLE, active, ask};
+pub use dir::RuntimeDir;
+pub use join::{Target, join};
+pub use protocol::{CommitRequest, Committed, Reply, Request, ResetRequest};
+pub use record::{Author, Record, RecordConfig, Status};
+pub use registry::{Found, Removal, State, check_name, find, list, remove};
+pub use start::{Entered, Origin, Prepared, StartRequest, exec, prepare};

@@ -1,0 +1,293 @@
+//! The monitor: the small process that belongs to one runtime, serves its members, and ends with it.
+//!
+//! The supervisor stays single-threaded and keeps what must not be lost: the `/dev/fuse` descriptors, the upper
+//! directory (`O_PATH`, which does not keep the overlay alive), the lock. All work is done by children: *servers*
+//! answer the kernel and are forked again when they die, *jobs* carry out one request each. The kernel tells the end,
+//! through a server (`ENODEV`) or an inotify watch; nothing is polled by time.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, WaitOptions, getegid, geteuid};
+use spfs_mount::link::{Link, Message};
+use spfs_mount::server;
+use spfs_mount::sys::process::{self, Fork};
+use spfs_mount::view::{self, View};
+use spfs_repo::manifest::Dir;
+
+use super::dir::{AliveLock, RuntimeDir};
+use super::jobs::{self, Mounts};
+use super::reset;
+use crate::config::{Config, Env};
+
+/// What a monitor is started with.
+pub struct Monitor {
+    /// The runtime.
+    pub dir: RuntimeDir,
+    /// The lock that says that it lives.
+    pub alive: AliveLock,
+    /// The lock on the directory of a durable runtime, against a second entry.
+    pub durable: Option<AliveLock>,
+    /// Where its members call.
+    pub listener: UnixListener,
+    /// The surroundings and settings of whoever started it.
+    pub env: Env,
+    /// See `env`.
+    pub config: Config,
+}
+
+/// A child that answers the kernel for one metadata mount.
+struct Server {
+    pid: Pid,
+    /// Closed by the kernel when the child ends, however it ends.
+    life: OwnedFd,
+    fuse: OwnedFd,
+    view: Option<OwnedFd>,
+    deaths: u32,
+}
+
+/// A child that carries out one request.
+struct Job {
+    pid: Pid,
+    link: Link,
+}
+
+/// What the supervisor waits for.
+enum Source {
+    Launcher,
+    Listener,
+    Job(usize),
+    Server(usize),
+    Watch(usize),
+}
+
+struct Supervisor {
+    monitor: Monitor,
+    launcher: Option<Link>,
+    mounts: Option<Mounts>,
+    servers: Vec<Server>,
+    watches: Vec<OwnedFd>,
+    jobs: Vec<Job>,
+}
+
+impl Monitor {
+    /// The descriptors that it needs across [`spfs_mount::enter::enter`].
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let locks = [&self.alive].into_iter().chain(&self.durable).map(|lock| lock.0.as_raw_fd());
+        locks.chain([self.listener.as_raw_fd()]).collect()
+    }
+
+    /// Supervises until the runtime has ended. The result is the exit status.
+    pub fn run(self, link: Link) -> i32 {
+        let _ = rustix::thread::set_name(c"spfs-monitor");
+        let mut supervisor = Supervisor {
+            monitor: self,
+            launcher: Some(link),
+            mounts: None,
+            servers: Vec::new(),
+            watches: Vec::new(),
+            jobs: Vec::new(),
+        };
+        while !supervisor.has_ended() {
+            let sources = supervisor.wait();
+            for source in sources.into_iter().rev() {
+                supervisor.handle(source);
+            }
+        }
+        supervisor.finish()
+    }
+}
+
+impl Supervisor {
+    fn has_ended(&self) -> bool {
+        let mounting = self.mounts.is_none() && self.launcher.is_some();
+        !mounting && self.servers.is_empty() && self.watches.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Sleeps until something happens; the sources in the order of their indexes.
+    fn wait(&self) -> Vec<Source> {
+        let mut waited: Vec<(Source, BorrowedFd<'_>)> = Vec::new();
+        if let Some(link) = &self.launcher {
+            waited.push((Source::Launcher, link.as_fd()));
+        }
+        if self.mounts.is_some() {
+            waited.push((Source::Listener, self.monitor.listener.as_fd()));
+        }
+        waited.extend(self.jobs.iter().enumerate().map(|(i, job)| (Source::Job(i), job.link.as_fd())));
+        waited.extend(self.servers.iter().enumerate().map(|(i, server)| (Source::Server(i), server.life.as_fd())));
+        waited.extend(self.watches.iter().enumerate().map(|(i, watch)| (Source::Watch(i), watch.as_fd())));
+        let mut fds: Vec<PollFd<'_>> =
+            waited.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        if rustix::event::poll(&mut fds, None).is_err() {
+            return Vec::new();
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        waited.into_iter().zip(ready).filter_map(|((source, _), ready)| ready.then_some(source)).collect()
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Launcher => self.hear_launcher(),
+            Source::Listener => self.accept(),
+            Source::Job(index) => self.hear_job(index),
+            Source::Server(index) => self.bury_server(index),
+            Source::Watch(index) => self.read_watch(index),
+        }
+    }
+
+    fn hear_launcher(&mut self) {
+        let Some(link) = &self.launcher else { return };
+        match link.receive() {
+            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view),
+            Ok(Message::Mounted { namespace, upper, watch }) => {
+                self.watches.extend(watch);
+                self.mounts = Some(Mounts { namespace, upper });
+                // The record comes after the word: the command need not wait for it, and members lock it.
+                let _ = self.launcher.as_ref().map(Link::send_ready);
+                self.record_mounts();
+            }
+            _ => self.launcher = None,
+        }
+    }
+
+    fn record_mounts(&self) {
+        let (Some(mounts), dir) = (&self.mounts, &self.monitor.dir) else { return };
+        let update = || -> crate::Result<()> {
+            let _lock = dir.lock_changes()?;
+            let mut record = dir.load()?;
+            record.status.monitor = Some(rustix::process::getpid().as_raw_nonzero().get());
+            record.config.mount_namespace = Some(format!("mnt:[{}]", mounts.namespace));
+            dir.save(&record)
+        };
+        // Without it `join` by name does not find its way; everything else still works.
+        let _ = update();
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.monitor.listener.accept() else { return };
+        let (Ok((ours, theirs)), Some(mounts)) = (Link::pair(), &self.mounts) else { return };
+        match process::fork() {
+            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours }),
+            Ok(Fork::Child) => {
+                drop(ours);
+                let _ = rustix::thread::set_name(c"spfs-job");
+                let Monitor { dir, env, config, .. } = &self.monitor;
+                process::exit_now(serve_member(&stream, |peer| jobs::serve(peer, dir, env, config, mounts, &theirs)))
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn hear_job(&mut self, index: usize) {
+        match self.jobs[index].link.receive() {
+            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view),
+            Ok(Message::Mounted { namespace, upper, watch }) => {
+                self.watches.extend(watch);
+                self.mounts = Some(Mounts { namespace, upper });
+            }
+            Ok(Message::Ready) => {}
+            Ok(Message::Closed) | Err(_) => {
+                let job = self.jobs.remove(index);
+                let _ = rustix::process::waitpid(Some(job.pid), WaitOptions::empty());
+            }
+        }
+    }
+
+    fn start_server(&mut self, fuse: OwnedFd, view: Option<OwnedFd>) {
+        // A mount that cannot be served must end at once rather than hang its users: the descriptor closes here.
+        if let Some(server) = self.fork_server(fuse, view, 0) {
+            self.servers.push(server);
+        }
+    }
+
+    fn fork_server(&self, fuse: OwnedFd, view: Option<OwnedFd>, deaths: u32) -> Option<Server> {
+        let (life, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
+        match process::fork().ok()? {
+            Fork::Parent(pid) => Some(Server { pid, life, fuse, view, deaths }),
+            Fork::Child => {
+                let _ = rustix::thread::set_name(c"spfs-server");
+                // The locks are kept: as long as the mount is served, the runtime is not dead.
+                let mut keep = self.monitor.descriptors();
+                keep.extend([fuse.as_raw_fd(), held.as_raw_fd()]);
+                keep.extend(view.as_ref().map(AsRawFd::as_raw_fd));
+                process::close_descriptors_except(&keep);
+                process::exit_now(serve(&fuse, view.as_ref(), deaths, &self.monitor.env))
+            }
+        }
+    }
+
+    /// A server has ended: because its mount has, or because something killed it.
+    fn bury_server(&mut self, index: usize) {
+        let server = self.servers.remove(index);
+        let status = rustix::process::waitpid(Some(server.pid), WaitOptions::empty()).ok().flatten();
+        if status.is_some_and(|(_, status)| status.exit_status() == Some(0)) {
+            return;
+        }
+        let deaths = server.deaths + 1;
+        if deaths > 10 {
+            std::thread::sleep(Duration::from_millis(u64::from(deaths.min(100)) * 10));
+        }
+        self.servers.extend(self.fork_server(server.fuse, server.view, deaths));
+    }
+
+    fn read_watch(&mut self, index: usize) {
+        use rustix::fs::inotify::{ReadFlags, Reader};
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+        let mut reader = Reader::new(&self.watches[index], &mut buffer);
+        let over = match reader.next() {
+            Ok(event) => event.events().intersects(ReadFlags::UNMOUNT | ReadFlags::IGNORED),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
+            Err(_) => true,
+        };
+        if over {
+            self.watches.remove(index);
+        }
+    }
+
+    /// Removes the record, or keeps that of a durable runtime.
+    fn finish(self) -> i32 {
+        let dir = &self.monitor.dir;
+        let end = || -> crate::Result<()> {
+            let _lock = dir.lock_changes()?;
+            let mut record = dir.load()?;
+            if record.config.durable {
+                record.stopped();
+                dir.save(&record)?;
+                reset::tidy(&record);
+            }
+            dir.remove()
+        };
+        i32::from(end().is_err())
+    }
+}
+
+/// The server's process: the exit status is 0 when the mount has gone.
+fn serve(fuse: &OwnedFd, view: Option<&OwnedFd>, deaths: u32, env: &Env) -> i32 {
+    let served = || -> io::Result<()> {
+        let view = match view {
+            Some(fd) => View::open(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), &env.boot_id),
+            None => view::build(&Dir::default(), |_| Ok(Vec::new())).and_then(View::from_bytes),
+        };
+        let view = view.map_err(io::Error::other)?;
+        if deaths > 0 {
+            // What the dead one had taken and not answered is asked again (Linux 6.9).
+            let _ = server::resend(fuse.as_fd());
+        }
+        server::serve(&view, fuse.as_fd(), geteuid().as_raw(), getegid().as_raw())
+    };
+    i32::from(served().is_err())
+}
+
+/// Lets only the runtime's own user, and root, in.
+fn serve_member(stream: &UnixStream, job: impl FnOnce(&UnixStream) -> i32) -> i32 {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    match rustix::net::sockopt::socket_peercred(stream) {
+        Ok(peer) if peer.uid == geteuid() || peer.uid.is_root() => job(stream),
+        _ => 1,
+    }
+}

@@ -1,0 +1,212 @@
+//! All runtimes of one user on one host: which there are, and in which state.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use spfs_mount::inside;
+
+use super::dir::{self, RuntimeDir};
+use super::record::{Record, boot_text};
+use crate::Spfs;
+use crate::error::{Error, Result};
+
+/// What a runtime is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its monitor lives.
+    Running,
+    /// Its processes live, its monitor was killed: no edit, commit or reset.
+    Unmonitored,
+    /// Durable, and not running.
+    Saved,
+    /// Nothing of it lives; the record is about to be removed.
+    Dead,
+}
+
+impl State {
+    /// The word that `runtime list` shows.
+    pub const fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Unmonitored => "unmonitored",
+            State::Saved => "saved",
+            State::Dead => "stopped",
+        }
+    }
+}
+
+/// One runtime with what is known of it.
+pub struct Found {
+    /// Its record.
+    pub record: Record,
+    /// What it is doing.
+    pub state: State,
+    /// Where it lives while it runs.
+    pub dir: RuntimeDir,
+}
+
+/// Why and how a runtime may be removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Removal {
+    /// Also if it runs: its processes are killed.
+    pub force: bool,
+    /// Also if it is durable: its changes are lost.
+    pub durable: bool,
+}
+
+/// The directory of the runtime `name`, whether it is there or not.
+pub fn live_dir(spfs: &Spfs, name: &str) -> Result<RuntimeDir> {
+    Ok(RuntimeDir { path: spfs.dirs.run()?.join("runtimes").join(name) })
+}
+
+/// Where the durable runtime `name` keeps its changes, if there is a place for durable runtimes at all.
+pub fn durable_dir(spfs: &Spfs, name: &str) -> Option<PathBuf> {
+    Some(spfs.dirs.durable.as_ref()?.join(name))
+}
+
+/// Finds one runtime by name.
+pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
+    let unknown = || -> Result<Error> {
+        let names: Vec<String> = list(spfs)?.into_iter().map(|found| found.record.name).collect();
+        let similar = crate::similar::near(name, names.iter().map(String::as_str));
+        Ok(Error::UnknownRuntime { name: name.to_owned(), similar: similar.into_iter().map(str::to_owned).collect() })
+    };
+    if check_name(name).is_err() {
+        return Err(unknown()?);
+    }
+    let dir = live_dir(spfs, name)?;
+    if dir.record_path().exists() {
+        return look(spfs, dir);
+    }
+    match durable_dir(spfs, name).filter(|path| path.join("record.json").exists()) {
+        Some(path) => Ok(Found { record: RuntimeDir { path }.load()?, state: State::Saved, dir }),
+        None => Err(unknown()?),
+    }
+}
+
+fn look(spfs: &Spfs, dir: RuntimeDir) -> Result<Found> {
+    let record = dir.load()?;
+    let state = if dir.is_alive() {
+        State::Running
+    } else if has_members(spfs, &record) {
+        State::Unmonitored
+    } else if record.config.durable {
+        State::Saved
+    } else {
+        State::Dead
+    };
+    Ok(Found { record, state, dir })
+}
+
+/// Whether any process is left in the runtime's namespace.
+pub fn has_members(spfs: &Spfs, record: &Record) -> bool {
+    record.namespace(&boot_text(&spfs.env.boot_id)).is_some_and(|id| !inside::members(id).is_empty())
+}
+
+/// All runtimes, by name. What nothing lives of any more is removed on the way.
+pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for name in names(&spfs.dirs.run()?.join("runtimes"))? {
+        let Ok(found) = look(spfs, live_dir(spfs, &name)?) else { continue };
+        match found.state {
+            State::Dead => bury(found)?,
+            State::Saved => all.push(settle(found)?),
+            State::Running | State::Unmonitored => all.push(found),
+        }
+    }
+    if let Some(durable) = &spfs.dirs.durable {
+        for name in names(durable)? {
+            if all.iter().any(|found| found.record.name == name) {
+                continue;
+            }
+            let Ok(record) = (RuntimeDir { path: durable.join(&name) }).load() else { continue };
+            all.push(Found { record, state: State::Saved, dir: live_dir(spfs, &name)? });
+        }
+    }
+    all.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    Ok(all)
+}
+
+/// Removes the record of a runtime whose monitor was killed and whose processes are gone.
+fn bury(found: Found) -> Result<()> {
+    // The lock is taken so that two that look at once do not remove a new runtime of the same name.
+    match dir::try_lock(&found.dir.path)? {
+        Some(_lock) => found.dir.remove(),
+        None => Ok(()),
+    }
+}
+
+/// The same for a durable one: its changes stay.
+fn settle(mut found: Found) -> Result<Found> {
+    if let Some(_lock) = dir::try_lock(&found.dir.path)? {
+        found.record.stopped();
+        found.dir.save(&found.record)?;
+        found.dir.remove()?;
+    }
+    Ok(found)
+}
+
+fn names(directory: &std::path::Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", directory)(e)),
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter(|name| !dir::is_hidden(name)).collect())
+}
+
+/// Removes a runtime: its record, and the changes of a durable one.
+pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
+    let found = find(spfs, name)?;
+    let refuse =
+        |reason: &str| Err(Error::Runtime { action: "remove", name: name.to_owned(), reason: reason.to_owned() });
+    if found.record.config.durable && !removal.durable {
+        return refuse("it is durable, and its changes would be lost");
+    }
+    if matches!(found.state, State::Running | State::Unmonitored) {
+        if !removal.force {
+            return refuse("it is running");
+        }
+        end(spfs, &found)?;
+    }
+    if let Some(durable) = &found.record.config.durable_dir {
+        super::durable::forget(spfs, name)?;
+        dir::remove(durable)?;
+    }
+    found.dir.remove()
+}
+
+/// Kills everything in a runtime and waits until its monitor has seen the end.
+fn end(spfs: &Spfs, found: &Found) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let members = found.record.namespace(&boot_text(&spfs.env.boot_id)).map(inside::members).unwrap_or_default();
+        for member in &members {
+            let _ = rustix::process::kill_process(*member, Signal::KILL);
+        }
+        if members.is_empty() && !found.dir.is_alive() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let reason = "some of its processes do not end".to_owned();
+            return Err(Error::Runtime { action: "end", name: found.record.name.clone(), reason });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether `name` can name a runtime: a tag name without `/`, of at most 128 bytes, that begins with no dot.
+pub fn check_name(name: &str) -> Result<()> {
+    let invalid = |reason: &str| Err(Error::invalid("runtime name", name, reason));
+    if let Err(spfs_repo::Error::Invalid { reason, .. }) = name.parse::<spfs_repo::TagName>() {
+        return invalid(&reason);
+    }
+    match name {
+        _ if name.contains('/') => invalid("it contains '/'"),
+        _ if name.starts_with('.') => invalid("it begins with '.'"),
+        _ if name.len() > 128 => invalid("it is longer than 128 bytes"),
+        _ => Ok(()),
+    }
+}
