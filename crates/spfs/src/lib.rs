@@ -3,6 +3,7 @@
 //! Start with [`Env::from_process`], [`Config::load`] and [`Spfs::open`]; everything else takes an `&Spfs`. Nothing in
 //! here prints, and only [`Env`] and [`Config`] look at the environment, the home directory and configuration files.
 
+pub mod cache;
 pub mod config;
 pub mod diff;
 pub mod dirs;
@@ -10,6 +11,7 @@ pub mod env_spec;
 pub mod error;
 pub mod failure;
 pub mod live;
+mod places;
 pub mod resolve;
 mod run_spec;
 pub mod runtime;
@@ -21,6 +23,7 @@ pub mod stack;
 #[cfg(test)]
 mod testing;
 pub mod user;
+pub mod views;
 mod yaml;
 
 pub use spfs_mount as mount;

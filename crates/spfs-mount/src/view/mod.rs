@@ -148,6 +148,13 @@ impl View {
         &self.bytes
     }
 
+    /// What identifies the content: the checksum that the view carries. Equal trees have equal ones.
+    pub fn identity(&self) -> Digest {
+        let mut checksum = [0; DIGEST_LEN];
+        checksum.copy_from_slice(&self.bytes[BODY - DIGEST_LEN..BODY]);
+        Digest::from_bytes(checksum)
+    }
+
     /// Number of nodes, the root included; ids are smaller.
     #[allow(clippy::len_without_is_empty, reason = "a view always has its root")]
     pub fn len(&self) -> u32 {

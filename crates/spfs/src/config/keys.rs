@@ -45,7 +45,7 @@ const BACKENDS: &[&str] =
 /// All keys but those of remotes, sorted. Keys marked "accepted" stand in files of the existing program and have
 /// nothing to act on here.
 pub const KEYS: &[Key] = &[
-    key("cache.max_size", Holds::Size, "8G", "how large the cache of views and images may grow"),
+    key("cache.max_size", Holds::Size, "", "how large the caches may grow; by default a tenth of the disk, at most 8G"),
     key("environment.variable_names_to_preserve", Holds::List, "", "accepted: every variable is preserved"),
     key("filesystem.annotation_size_limit", Holds::Count(0), "16384", "longer annotation values become blobs (bytes)"),
     key("filesystem.backend", Holds::Choice(BACKENDS), "Auto", "how /spfs is shown; Auto takes the best that works"),

@@ -80,8 +80,8 @@ pub struct Filesystem {
 /// `cache.*`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cache {
-    /// How large the cache of views and images may grow; bytes.
-    pub max_size: u64,
+    /// How large the caches may grow, in bytes, if that is configured: see [`crate::cache::limit`].
+    pub max_size: Option<u64>,
 }
 
 /// How /spfs is shown.
@@ -194,7 +194,12 @@ impl Config {
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
                 tmpfs_size: text("filesystem.tmpfs_size"),
             },
-            cache: Cache { max_size: number("cache.max_size") },
+            cache: Cache {
+                max_size: match get("cache.max_size") {
+                    Some(Value::Number(bytes)) => Some(*bytes),
+                    _ => None,
+                },
+            },
             remotes: remotes(&settings, &mut warnings),
             warnings,
             settings,

@@ -25,7 +25,7 @@ fn defaults_do_not_depend_on_sections() {
         assert_eq!(config.storage.root, Some(dir.path().join(".local/share/spfs")));
         assert_eq!(config.filesystem.annotation_size_limit, 16384);
         assert_eq!(config.filesystem.secondary_repositories, ["origin"]);
-        assert_eq!(config.cache.max_size, 8 << 30);
+        assert_eq!(config.cache.max_size, None);
         assert_eq!(config.storage.format, Format::default());
         assert_eq!(config.warnings, []);
     }
