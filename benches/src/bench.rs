@@ -1,0 +1,180 @@
+//! The place where everything is measured: directories, the program, and how commands are run there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Options;
+use crate::report::Row;
+use crate::tree::{self, Tree};
+
+/// A problem in words: the benchmark is a program for developers, and nobody takes its errors apart.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// The user whom `./test setup` makes.
+const USER: &str = "spfs-test";
+
+/// One run of the benchmark as one user.
+pub struct Bench {
+    /// Of this user's own, removed at the end.
+    pub dir: PathBuf,
+    /// The program under test, where everyone can execute it.
+    pub spfs: PathBuf,
+    /// This program, likewise.
+    pub own: PathBuf,
+    pub is_root: bool,
+    pub rounds: usize,
+    pub full: bool,
+    trees: PathBuf,
+}
+
+impl Bench {
+    /// Builds the program, makes the trees that are missing, and an empty home.
+    pub fn prepare(options: &Options) -> Result<Bench> {
+        let is_root = rustix::process::geteuid().is_root();
+        let trees = options.dir.join("trees");
+        let dir = options.dir.join(format!("run-{}", rustix::process::getuid().as_raw()));
+        let own = std::env::current_exe().map_err(|err| format!("this program: {err}"))?;
+        let mut bench = Bench {
+            spfs: options.spfs.clone().unwrap_or_default(),
+            own,
+            is_root,
+            rounds: options.rounds,
+            full: options.full,
+            trees,
+            dir,
+        };
+        make(&options.dir)?;
+        make(&bench.trees)?;
+        let _ = fs::remove_dir_all(&bench.dir);
+        make(&bench.dir)?;
+        if !options.rows_only {
+            let spfs = match &options.spfs {
+                Some(spfs) => spfs.clone(),
+                None => build()?,
+            };
+            // Everyone must be able to execute them: target/ may lie in a closed home.
+            bench.spfs = copy(&spfs, &options.dir.join("spfs"))?;
+            bench.own = copy(&bench.own, &options.dir.join("spfs-bench"))?;
+            tree::make_all(&bench.trees, bench.full, |text| bench.say(text))?;
+        }
+        Ok(bench)
+    }
+
+    /// Says something to whoever waits.
+    pub fn say(&self, text: &str) {
+        eprintln!("[{}] {text}", if self.is_root { "root" } else { "user" });
+    }
+
+    /// Who measures, in words.
+    pub fn who(&self) -> &'static str {
+        if self.is_root { "root" } else { "user" }
+    }
+
+    /// The trees that there are, smallest first.
+    pub fn trees(&self) -> Result<Vec<Tree>> {
+        tree::all(&self.trees, self.full)
+    }
+
+    /// The tree with the most files.
+    pub fn largest_tree(&self) -> Result<Tree> {
+        self.trees()?.into_iter().max_by_key(|tree| tree.files).ok_or("there are no trees".into())
+    }
+
+    /// `spfs` with the words of `line`, with the home `home` below this run's directory.
+    pub fn spfs(&self, home: &str, line: &str) -> Command {
+        let mut command = self.command(home, &self.spfs);
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// Any program in that home, silent.
+    pub fn command(&self, home: &str, program: impl AsRef<Path>) -> Command {
+        let home = self.home(home);
+        let mut command = Command::new(program.as_ref());
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("HOME", &home)
+            .env("XDG_RUNTIME_DIR", home.join("run"))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// A home directory, made when it is not there.
+    pub fn home(&self, name: &str) -> PathBuf {
+        let home = self.dir.join(name);
+        // Made before anything is timed; a failure shows in the first command.
+        let _ = fs::create_dir_all(home.join("run"));
+        let _ = fs::set_permissions(home.join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        home
+    }
+
+    /// Runs to the end and returns what was printed.
+    pub fn output(&self, mut command: Command) -> Result<String> {
+        let out = command.stdout(Stdio::piped()).output().map_err(|err| format!("{command:?}: {err}"))?;
+        if !out.status.success() {
+            return Err(format!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)));
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// Measures the same as the ordinary user, in a process of its own so that nobody pays for the change of user.
+    pub fn as_the_user(&self, options: &Options) -> Result<Vec<Row>> {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]);
+        command.arg(&self.own).args(["--rows-only", "--only", &options.only, "--rounds", &options.rounds.to_string()]);
+        command.arg("--spfs").arg(&self.spfs).arg("--dir").arg(&options.dir);
+        if options.full {
+            command.arg("--full");
+        }
+        let run = options.dir.join(format!("run-{}", user_id()?));
+        make(&run)?;
+        std::os::unix::fs::chown(&run, Some(user_id()?), None).map_err(|err| format!("{}: {err}", run.display()))?;
+        command.stderr(Stdio::inherit());
+        let out = command.output().map_err(|err| format!("setpriv: {err}"))?;
+        if !out.status.success() {
+            return Err(format!("measuring as {USER} failed: {}", out.status));
+        }
+        String::from_utf8_lossy(&out.stdout).lines().map(Row::from_line).collect()
+    }
+
+    /// Removes what this run made; the trees stay for the next one.
+    pub fn clean_up(&self) {
+        // The directory itself may belong to root.
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn user_id() -> Result<u32> {
+    let out = Command::new("id").args(["-u", USER]).output().map_err(|err| format!("id: {err}"))?;
+    String::from_utf8_lossy(&out.stdout).trim().parse().map_err(|_| format!("no user {USER}: run `./test setup`"))
+}
+
+/// A directory that everyone may enter.
+fn make(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|err| format!("{}: {err}", path.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<PathBuf> {
+    // A running program cannot be written to, but replaced.
+    let _ = fs::remove_file(to);
+    fs::copy(from, to).map_err(|err| format!("copying {} to {}: {err}", from.display(), to.display()))?;
+    Ok(to.to_owned())
+}
+
+/// Builds the release: the static program.
+fn build() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = Command::new("cargo").arg("static").current_dir(&root).status();
+    match status {
+        Ok(status) if status.success() => Ok(root.join("target/x86_64-unknown-linux-gnu/release/spfs")),
+        Ok(status) => Err(format!("cargo static: {status}")),
+        Err(err) => Err(format!("cargo static: {err}")),
+    }
+}
