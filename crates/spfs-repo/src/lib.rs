@@ -5,7 +5,7 @@
 //! synchronous: it never prints, and never reads the environment, the home directory or the clock.
 
 pub mod codec;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod digest;
 pub mod directory;

@@ -267,3 +267,29 @@ fn is_read_only(e: &std::io::Error) -> bool {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn conforms(namespace: Option<&str>) {
+        let place = tempfile::tempdir().unwrap();
+        let mut count = 0;
+        crate::conformance::run(&mut || {
+            count += 1;
+            let root = place.path().join(count.to_string());
+            Box::new(Directory::create(root).unwrap().with_namespace(namespace).unwrap())
+        });
+    }
+
+    #[test]
+    fn a_directory_conforms() {
+        conforms(None);
+    }
+
+    #[test]
+    fn a_directory_with_a_namespace_conforms() {
+        conforms(Some("space"));
+    }
+}
