@@ -28,9 +28,14 @@ impl Context {
         if let Some(spfs) = self.spfs.get() {
             return Ok(spfs);
         }
-        let (env, config) = surroundings()?;
-        let spfs = Spfs::open(env, config)?;
+        let spfs = self.open()?;
         Ok(self.spfs.get_or_init(|| spfs))
+    }
+
+    /// The same, opened for whoever needs one of their own.
+    pub fn open(&self) -> Result<Spfs> {
+        let (env, config) = surroundings()?;
+        Ok(Spfs::open(env, config)?)
     }
 
     /// Standard output for text; see [`Output`].

@@ -16,3 +16,24 @@ pub struct Quiet {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+impl Quiet {
+    /// Says what was made: its digest, and without `-q` what it is called.
+    pub fn created(
+        &self,
+        out: &mut crate::output::Output,
+        digest: &spfs::repo::Digest,
+        tags: &[spfs::repo::TagName],
+    ) -> crate::errors::Result<()> {
+        use std::io::Write;
+        if self.quiet {
+            writeln!(out, "{digest}")?;
+            return Ok(());
+        }
+        writeln!(out, "created digest={digest}")?;
+        for tag in tags {
+            writeln!(out, "created tag={tag}")?;
+        }
+        Ok(())
+    }
+}

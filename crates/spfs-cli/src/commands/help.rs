@@ -40,19 +40,20 @@ impl Run for Args {
     }
 }
 
+/// The help of a command, then the text on a topic: a name may be both.
 fn of(name: &str) -> Result<String> {
-    if let Some(entry) = find(name) {
+    let command = find(name).map(|entry| {
         let mut command = entry.built().bin_name(format!("spfs {}", entry.name));
-        return Ok(command.render_long_help().ansi().to_string());
+        command.render_long_help().ansi().to_string()
+    });
+    let topic = TOPICS.iter().find(|(topic, _)| *topic == name).map(|(_, text)| (*text).to_owned());
+    let texts: Vec<String> = command.into_iter().chain(topic).collect();
+    if texts.is_empty() {
+        let topics: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).collect();
+        return Err(Failure::new(format!("no command and no topic is called {name:?}"))
+            .hint(format!("the topics are {}; `spfs help` lists the commands", topics.join(", "))));
     }
-    match TOPICS.iter().find(|(topic, _)| *topic == name) {
-        Some((_, text)) => Ok((*text).to_owned()),
-        None => {
-            let topics: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).collect();
-            Err(Failure::new(format!("no command and no topic is called {name:?}"))
-                .hint(format!("the topics are {}; `spfs help` lists the commands", topics.join(", "))))
-        }
-    }
+    Ok(texts.join("\n"))
 }
 
 /// What `spfs` has to offer, on one screen.
