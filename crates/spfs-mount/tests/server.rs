@@ -3,35 +3,20 @@
 
 mod common;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Barrier;
 
-use common::{GID, Tree, UID, compare, scratch, with_own_mounts};
-use rustix::fs::{Mode, OFlags};
+use common::{GID, Tree, UID, compare, mount_fuse, open_fuse, scratch, with_own_mounts};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 use spfs_mount::server;
-use spfs_mount::sys::mount::{Context, attach, detach};
-
-/// A FUSE mount at `at`, for the device.
-fn mount(device: &OwnedFd, at: &Path) {
-    let context = Context::new("fuse").unwrap();
-    for (key, value) in [("source", "spfs"), ("rootmode", "40755"), ("user_id", "70001"), ("group_id", "70002")] {
-        context.string(key, value).unwrap();
-    }
-    context.string("fd", &device.as_raw_fd().to_string()).unwrap();
-    context.flag("default_permissions").unwrap();
-    context.flag("allow_other").unwrap();
-    let mounted = context.mount(MountAttrFlags::empty()).unwrap();
-    attach(mounted.as_fd(), at.to_str().unwrap()).unwrap();
-}
+use spfs_mount::sys::mount::detach;
 
 /// Serves `tree` to `work`, which is told where; the server must end well with the mount.
 fn served<T: Send>(tree: &Tree, name: &str, work: impl FnOnce(&Path) -> T + Send) -> T {
     let view = tree.view();
     let at = scratch(name);
-    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let device = open_fuse();
     let mounted = Barrier::new(2);
     let result = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
@@ -39,7 +24,7 @@ fn served<T: Send>(tree: &Tree, name: &str, work: impl FnOnce(&Path) -> T + Send
             server::serve(&view, device.as_fd(), UID, GID)
         });
         let result = with_own_mounts(|| {
-            mount(&device, &at);
+            mount_fuse(&device, &at);
             mounted.wait();
             let result = work(&at);
             detach(at.to_str().unwrap()).unwrap();

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir as Listing, Mode, OFlags};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
+use spfs_mount::sys::mount::{Context, attach};
 use spfs_mount::view::{self, NodeId, NodeKind, ROOT, View};
 use spfs_mount::{BootId, MTIME};
 use spfs_repo::Digest;
@@ -32,7 +33,7 @@ pub fn dir(mode: u32, entries: impl IntoIterator<Item = (String, Node)>) -> Node
 }
 
 /// Collects a tree, and the targets of its symlinks.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct Tree {
     pub root: Dir,
     targets: BTreeMap<Digest, Vec<u8>>,
@@ -120,6 +121,25 @@ pub fn with_own_mounts<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// The FUSE device. It can be read once there is a mount.
+pub fn open_fuse() -> OwnedFd {
+    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+/// Mounts a FUSE file system of `device` at `at`, writable, so that refusals come from its server.
+pub fn mount_fuse(device: &OwnedFd, at: &Path) {
+    // The context keeps the file system alive: it must be gone before anybody waits for the end of the mount.
+    let context = Context::new("fuse").unwrap();
+    for (key, value) in [("source", "spfs"), ("rootmode", "40755"), ("user_id", "70001"), ("group_id", "70002")] {
+        context.string(key, value).unwrap();
+    }
+    context.string("fd", &device.as_raw_fd().to_string()).unwrap();
+    context.flag("default_permissions").unwrap();
+    context.flag("allow_other").unwrap();
+    let mounted = context.mount(MountAttrFlags::empty()).unwrap();
+    attach(mounted.as_fd(), at.to_str().unwrap()).unwrap();
+}
+
 /// Compares everything below the mount at `root` with `view`: names, `.` and `..`, modes, links, sizes, owners, times,
 /// symlinks, attributes. Returns how many names were compared.
 pub fn compare(view: &View, root: &Path) -> usize {
@@ -175,8 +195,7 @@ fn compare_node(view: &View, id: NodeId, directory: &OwnedFd) -> usize {
 
 /// The attributes that overlayfs follows. Read by path, because files here cannot be opened for them.
 fn compare_attributes(view: &View, id: NodeId, directory: &OwnedFd, name: &CStr) {
-    let path =
-        format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd()), name.to_str().unwrap());
+    let path = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), name.to_str().unwrap());
     let read = |name: &str| {
         let mut room = [0u8; 256];
         rustix::fs::lgetxattr(&path, name, &mut room).map(|length| String::from_utf8(room[..length].to_vec()).unwrap())
