@@ -16,7 +16,7 @@ use super::record::Record;
 use super::{durable, files, shown};
 use crate::diff::Change;
 use crate::error::{Error, Result};
-use crate::stack;
+use crate::{stack, views};
 
 /// The views that changes are measured against.
 pub struct Sides {
@@ -37,7 +37,7 @@ impl Sides {
             return Ok(Sides { base, committed, since: Vec::new() });
         }
         let committed = shown::merged(&job.spfs, &record.status.stack, &record.config.live_layers)?.view;
-        let since = record.status.committed.iter().map(|layer| shown::layer(&job.spfs, layer));
+        let since = record.status.committed.iter().map(|layer| views::layer(&job.spfs, layer));
         Ok(Sides { base, committed, since: since.collect::<Result<_>>()? })
     }
 

@@ -96,7 +96,7 @@ fn settled(spfs: &Spfs, name: &str) -> Result<Found> {
     loop {
         let found = registry::find(spfs, name)?;
         let ending = found.state == State::Running
-            && found.record.config.mount_namespace.is_some()
+            && (found.record.config.mount_namespace.is_some() || !found.record.status.running)
             && !registry::has_members(spfs, &found.record);
         if !ending || Instant::now() > deadline {
             return Ok(found);

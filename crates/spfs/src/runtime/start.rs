@@ -19,6 +19,7 @@ use crate::Spfs;
 use crate::error::{Error, Result};
 use crate::live::LiveBind;
 use crate::shell::{self, ShellRequest};
+use crate::views::CachedView;
 
 /// What to start.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub struct Prepared {
     durable: Option<AliveLock>,
     undo: Undo,
     /// The view's file, where it could not be cached: it lives only as long as its descriptor.
-    _cached: shown::Cached,
+    _cached: CachedView,
 }
 
 /// The calling process, inside its runtime.
