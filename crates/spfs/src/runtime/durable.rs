@@ -64,45 +64,41 @@ pub fn set_changes(record: &mut Record, home: PathBuf, changes: &Path) {
     record.config.work_dir = Some(changes.join("work"));
 }
 
-/// Takes a saved runtime for another run.
+/// Takes a saved runtime for another run. One whose processes have just ended gets a moment to put itself away.
 ///
 /// Errors: [`Error::Runtime`] if it is in use, here or through another session's runtime directory.
 pub fn take(spfs: &Spfs, name: &str, force: bool) -> Result<(Record, AliveLock)> {
-    let found = settled(spfs, name)?;
-    let Some(home) = found.record.config.durable_dir.clone() else {
-        let reason = "it is not durable; start it with --keep-runtime".to_owned();
-        return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
-    };
-    let running = matches!(found.state, State::Running | State::Unmonitored);
-    let lock = dir::try_lock(&home)?;
-    let Some(lock) = lock.filter(|_| !running && !registry::has_members(spfs, &found.record)) else {
-        return Err(in_use(name));
-    };
-    // Force means: the record's marks of a host or boot that is not ours count for nothing. A live owner always does.
-    let elsewhere = found.record.author.host_name != spfs.env.hostname && found.record.status.running;
-    if elsewhere && !force {
-        let reason = format!("it is marked as running on {}", found.record.author.host_name);
-        return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
-    }
-    if found.dir.path.exists() {
-        found.dir.remove()?;
-    }
-    Ok((found.record, lock))
-}
-
-/// Finds the runtime; one whose processes have all ended gets a moment to put its record away.
-fn settled(spfs: &Spfs, name: &str) -> Result<Found> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
         let found = registry::find(spfs, name)?;
-        let ending = found.state == State::Running
-            && (found.record.config.mount_namespace.is_some() || !found.record.status.running)
-            && !registry::has_members(spfs, &found.record);
-        if !ending || Instant::now() > deadline {
-            return Ok(found);
+        let Some(home) = found.record.config.durable_dir.clone() else {
+            let reason = "it is not durable; start it with --keep-runtime".to_owned();
+            return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
+        };
+        let lock = if found.state == State::Saved { dir::try_lock(&home)? } else { None };
+        if registry::has_members(spfs, &found.record) || lock.is_none() && Instant::now() > deadline {
+            return Err(in_use(name));
+        }
+        if let Some(lock) = lock {
+            // Read again under the lock: whoever had it may have had something to add.
+            return take_over(spfs, registry::find(spfs, name)?, force).map(|record| (record, lock));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Checks the marks that a record bears of another host, and removes what a killed monitor left behind.
+fn take_over(spfs: &Spfs, found: Found, force: bool) -> Result<Record> {
+    let Found { record, dir, .. } = found;
+    let host = &record.config.host;
+    if record.status.running && *host != spfs.env.hostname && !force {
+        let reason = format!("it is marked as running on {host}; --force, if you know that it is not");
+        return Err(Error::Runtime { action: "rerun", name: record.name.clone(), reason });
+    }
+    if dir.path.exists() {
+        dir.remove()?;
+    }
+    Ok(record)
 }
 
 fn in_use(name: &str) -> Error {

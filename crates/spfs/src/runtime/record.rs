@@ -73,6 +73,8 @@ pub struct RecordConfig {
     pub work_dir: Option<PathBuf>,
     /// The boot during which it was last mounted; pids and namespaces mean nothing in another.
     pub boot_id: String,
+    /// The host on which it was last mounted.
+    pub host: String,
     /// The user id of the caller.
     pub uid: u32,
     /// The repository, as a path.

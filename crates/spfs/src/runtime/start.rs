@@ -141,6 +141,7 @@ fn record(spfs: &Spfs, request: &StartRequest, undo: &mut Undo) -> Result<(Recor
     if record.status.command.is_empty() {
         record.status.command.push(String::new());
     }
+    record.config.host.clone_from(&spfs.env.hostname);
     record.config.boot_id = boot_text(&spfs.env.boot_id);
     if let Some(editable) = request.editable {
         record.status.editable = editable;
