@@ -1,6 +1,13 @@
-//! Differences.
-use serde::{Deserialize, Serialize};
+//! Two trees → what was added, removed and changed between them, in path order.
+
+use std::cmp::Ordering;
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use spfs_repo::Entry;
+
+use crate::error::Result;
+use crate::merged::{Item, Merged, MergedDir};
 
 /// One path that differs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -67,4 +74,96 @@ impl fmt::Display for Difference {
         let parts: Vec<String> = [mode, content, size].into_iter().flatten().collect();
         f.write_str(&parts.join(", "))
     }
+}
+
+impl Difference {
+    /// What differs between two entries of one name; `None` if nothing does.
+    pub fn between(old: &Entry, new: &Entry) -> Option<Difference> {
+        let difference = Difference {
+            mode: (old.mode != new.mode).then_some((old.mode, new.mode)),
+            content: match (is_dir(old), is_dir(new)) {
+                (true, true) => false,
+                _ => old.object != new.object,
+            },
+            size: match (is_dir(old), is_dir(new)) {
+                (false, false) if old.size != new.size => Some((old.size, new.size)),
+                _ => None,
+            },
+        };
+        (difference != Difference::default()).then_some(difference)
+    }
+}
+
+fn is_dir(entry: &Entry) -> bool {
+    entry.kind == spfs_repo::EntryKind::Tree
+}
+
+/// Every difference between two trees, in path order: at each level directories first, then the rest, by name.
+pub fn diff(from: &Merged, to: &Merged) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    each(from, to, |change| changes.push(change))?;
+    Ok(changes)
+}
+
+/// Hands every difference between two trees to `report`, in path order. Parts that both share are not descended.
+pub fn each(from: &Merged, to: &Merged, mut report: impl FnMut(Change)) -> Result<()> {
+    let mut pending = Vec::new();
+    let mut path = String::new();
+    push_level(&mut pending, 0, Some(&from.root()), Some(&to.root()))?;
+    while let Some((parent_len, old, new)) = pending.pop() {
+        let Some(name) = old.as_ref().or(new.as_ref()).map(|item| &item.entry.name) else { continue };
+        path.truncate(parent_len);
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(name);
+        let kind = match (&old, &new) {
+            (None, _) => Some(ChangeKind::Added),
+            (_, None) => Some(ChangeKind::Removed),
+            (Some(old), Some(new)) => Difference::between(old.entry, new.entry).map(ChangeKind::Changed),
+        };
+        if let Some(kind) = kind {
+            report(Change { path: path.clone(), kind });
+        }
+        push_level(&mut pending, path.len(), dir_of(&old), dir_of(&new))?;
+    }
+    Ok(())
+}
+
+type Pair<'a, 'b> = (usize, Option<Item<'a>>, Option<Item<'b>>);
+
+fn dir_of<'i, 'a>(item: &'i Option<Item<'a>>) -> Option<&'i MergedDir<'a>> {
+    item.as_ref().and_then(|item| item.dir.as_ref())
+}
+
+/// Pairs the items of two directories by name and puts them on the stack, the first in path order on top.
+fn push_level<'a, 'b>(
+    pending: &mut Vec<Pair<'a, 'b>>,
+    parent_len: usize,
+    from: Option<&MergedDir<'a>>,
+    to: Option<&MergedDir<'b>>,
+) -> Result<()> {
+    // Equal trees in equal order merge to equal content: nothing to see below.
+    if from.map(MergedDir::identity) == to.map(MergedDir::identity) {
+        return Ok(());
+    }
+    let mut old = from.map_or(Ok(Vec::new()), MergedDir::items)?.into_iter().peekable();
+    let mut new = to.map_or(Ok(Vec::new()), MergedDir::items)?.into_iter().peekable();
+    let mut pairs: Vec<Pair<'a, 'b>> = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(a), Some(b)) => a.entry.name.cmp(&b.entry.name),
+        };
+        pairs.push((
+            parent_len,
+            if order.is_le() { old.next() } else { None },
+            if order.is_ge() { new.next() } else { None },
+        ));
+    }
+    pairs.sort_by_key(|(_, old, new)| dir_of(old).is_none() && dir_of(new).is_none());
+    pending.extend(pairs.into_iter().rev());
+    Ok(())
 }

@@ -106,6 +106,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A path of a stored tree that is not there, or not what the verb needs.
+    #[error("/spfs{}{path}: {reason}", if path.is_empty() { "" } else { "/" })]
+    Path {
+        /// Relative to /spfs.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A commit that would hold nothing.
     #[error("nothing to commit: {reason}")]
     NothingToCommit {
@@ -135,6 +143,11 @@ impl Error {
             Error::Within { source, .. } => source.innermost(),
             other => other,
         }
+    }
+
+    /// An [`Error::Path`].
+    pub fn path(path: impl Into<String>, reason: &'static str) -> Self {
+        Error::Path { path: path.into(), reason }
     }
 
     /// An [`Error::Invalid`].

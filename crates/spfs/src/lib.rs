@@ -4,14 +4,26 @@
 //! here prints, and only [`Env`] and [`Config`] look at the environment, the home directory and configuration files.
 
 pub mod cache;
+pub mod check;
+pub mod clean;
+pub mod commit;
 pub mod config;
 pub mod diff;
 pub mod dirs;
 pub mod env_spec;
 pub mod error;
 pub mod failure;
+pub mod files;
+mod graph;
+pub mod info;
 pub mod live;
+pub mod merged;
+pub mod names;
+pub mod objects;
+mod parallel;
 mod places;
+pub mod remotes;
+pub mod render;
 pub mod resolve;
 mod run_spec;
 pub mod runtime;
@@ -20,6 +32,7 @@ pub mod similar;
 mod spec_file;
 pub mod spfs;
 pub mod stack;
+pub mod tags;
 #[cfg(test)]
 mod testing;
 pub mod user;

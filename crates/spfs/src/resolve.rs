@@ -51,7 +51,7 @@ fn repositories(spfs: &Spfs) -> Vec<&dyn Repository> {
 }
 
 /// Tags whose names are near `text`. A repository that cannot list its tags has none: this is for a hint only.
-fn near_tags(repositories: &[&dyn Repository], text: &str) -> Vec<String> {
+pub(crate) fn near_tags(repositories: &[&dyn Repository], text: &str) -> Vec<String> {
     let names: Vec<_> = repositories.iter().flat_map(|repository| repository.tag_names().unwrap_or_default()).collect();
     let wanted = text.split('~').next().unwrap_or(text);
     // With a version that is not there, the tag itself is what was meant.
@@ -125,7 +125,7 @@ fn within(place: Place, source: Error) -> Error {
 }
 
 /// The kind of an object, from its header alone: a manifest may be large.
-fn kind(repository: &Directory, digest: &Digest) -> Result<Kind> {
+pub(crate) fn kind(repository: &Directory, digest: &Digest) -> Result<Kind> {
     use std::io::Read;
     let path = repository.object_path(digest);
     let mut header = [0; spfs_repo::codec::HEADER_LEN];

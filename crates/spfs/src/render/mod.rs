@@ -1,0 +1,227 @@
+//! Writing a stack out as real directories: into any directory, or into the repository's own `renders/`.
+//!
+//! A render in the repository is keyed by manifest and user, complete once it stands under its name, and safe
+//! against others that make the same at the same time (`docs/format.md`, renders).
+
+mod engine;
+mod proxy;
+mod summary;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::Serialize;
+use spfs_repo::{Digest, Directory, ObjectBody, Progress, Repository as _};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::merged::Merged;
+use crate::parallel;
+use engine::Engine;
+use proxy::Proxies;
+pub use summary::Summary;
+
+/// How the files of a render come to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// Hard links of files that the user keeps in the repository, one for each payload and mode.
+    HardLink,
+    /// Hard links of the payloads themselves: no second copy, but every file has its payload's mode and owner.
+    HardLinkNoProxy,
+    /// Copies.
+    Copy,
+}
+
+/// How to render.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// How files come to be.
+    pub strategy: Strategy,
+    /// Whether the target may have something in it already: links leave such files alone, copies replace them.
+    pub allow_existing: bool,
+    /// Threads to use; 0 for one per core.
+    pub threads: usize,
+    /// The login name below which the repository keeps renders and proxies.
+    pub user: &'a str,
+    /// Whether a payload of another user may be linked where its mode fits (`allow_payload_sharing_between_users`).
+    pub share_payloads: bool,
+}
+
+/// What was rendered. As JSON it is what upstream's `spfs-render` prints.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Rendered {
+    /// The directories.
+    pub paths_rendered: Vec<PathBuf>,
+    /// What was done for them.
+    pub render_summary: Summary,
+}
+
+/// Renders `layers` (**bottom-most first**) as one tree into `target`, which is made if it is missing.
+///
+/// A target that did not exist appears complete or not at all; one that was empty is emptied again if it fails.
+pub fn to_directory(
+    repository: &Directory,
+    layers: &[Digest],
+    target: &Path,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Rendered> {
+    let merged = Merged::read(repository, layers)?;
+    let proxies = Proxies::new(repository, options)?;
+    let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress);
+    let target = std::path::absolute(target).map_err(Error::io("find", target))?;
+    match fs::read_dir(&target) {
+        Ok(mut entries) => {
+            let empty = entries.next().is_none();
+            if !empty && !options.allow_existing {
+                return Err(Error::invalid("target directory", target.display().to_string(), "it is not empty"));
+            }
+            let filled = engine.fill(&open_dir(&target)?, &target);
+            if filled.is_err() && empty {
+                empty_again(&target);
+            }
+            filled?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = target.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            let work = parent.join(format!(".spfs-render-{}", Uuid::new_v4()));
+            fs::create_dir(&work).map_err(Error::io("create", &work))?;
+            publish_or_remove(&engine, &work, &target)?;
+        }
+        Err(error) => return Err(Error::io("read", &target)(error)),
+    }
+    Ok(Rendered { paths_rendered: vec![target], render_summary: engine.summary() })
+}
+
+/// Renders the tree of every one of `layers` (layers or bare manifests, **bottom-most first**) into the repository,
+/// where it is not there yet. The paths are in the same order; a layer without a tree has none.
+pub fn in_repository(
+    repository: &Directory,
+    layers: &[Digest],
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Rendered> {
+    let base = user_dir(repository, options.user)?;
+    let proxies = Proxies::new(repository, options)?;
+    let mut rendered = Rendered { paths_rendered: Vec::new(), render_summary: Summary::default() };
+    for layer in layers {
+        let manifest = match repository.read_object(layer)?.body {
+            ObjectBody::Manifest(_) => *layer,
+            ObjectBody::Layer(object) => match object.manifest {
+                Some(manifest) => manifest,
+                None => continue,
+            },
+            _ => return Err(Error::invalid("layer", layer.to_string(), "it is neither a layer nor a manifest")),
+        };
+        let path = base.join(split(&manifest));
+        if !path.is_dir() {
+            let merged = Merged::read(repository, &[manifest])?;
+            let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress);
+            let work = base.join("work").join(Uuid::new_v4().to_string());
+            make_dirs(repository, &work)?;
+            if let Some(parent) = path.parent() {
+                make_dirs(repository, parent)?;
+            }
+            publish_or_remove(&engine, &work, &path)?;
+            rendered.render_summary.add(&engine.summary());
+        }
+        if !rendered.paths_rendered.contains(&path) {
+            rendered.paths_rendered.push(path);
+        }
+    }
+    Ok(rendered)
+}
+
+/// Fills `work` and gives it its name. Whatever happens, `work` is gone afterwards.
+fn publish_or_remove(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<()> {
+    let result = publish(engine, work, path);
+    if !matches!(result, Ok(true)) {
+        remove_tree(work);
+    }
+    result.map(|_| ())
+}
+
+/// Whether `work` stands under `path` now; if not, somebody else's equal render does.
+fn publish(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<bool> {
+    let dir = open_dir(work)?;
+    engine.fill(&dir, work)?;
+    // A render that exists is taken for complete: its files must be on disk before its name is.
+    rustix::fs::syncfs(&dir).map_err(Error::io("write to disk", work))?;
+    engine.publish_proxies()?;
+    match rustix::fs::rename(work, path) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) if path.is_dir() => Ok(false),
+        Err(error) => Err(Error::io("rename to", path)(error)),
+    }
+}
+
+/// `<repository>/renders/<user>`.
+fn user_dir(repository: &Directory, user: &str) -> Result<PathBuf> {
+    if user.is_empty() || user.starts_with('.') || user.contains(['/', '\0']) {
+        return Err(Error::invalid("user name", user, "it cannot be the name of a directory"));
+    }
+    Ok(repository.root().join("renders").join(user))
+}
+
+/// `<2>/<54>` of a digest's text.
+fn split(digest: &Digest) -> PathBuf {
+    let text = digest.to_string();
+    let (first, rest) = text.split_at(2);
+    Path::new(first).join(rest)
+}
+
+/// Makes a directory and what is missing above it, with the modes of the repository's own directories.
+fn make_dirs(repository: &Directory, path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(repository, parent)?;
+    }
+    let mode = Mode::from_raw_mode(if repository.is_shared() { 0o777 } else { 0o755 });
+    match rustix::fs::mkdir(path, mode) {
+        // The umask may have taken something away.
+        Ok(()) => rustix::fs::chmod(path, mode).map_err(Error::io("set the mode of", path)),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(Error::io("create", path)(error)),
+    }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(Error::io("open", path))
+}
+
+/// Removes what is in a directory, as far as that can be done.
+fn empty_again(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_tree(&entry.path()),
+            _ => drop(fs::remove_file(entry.path())),
+        }
+    }
+}
+
+/// Removes a directory with everything in it, as far as that can be done: it is only called when something else has
+/// failed already, or somebody else was first.
+fn remove_tree(path: &Path) {
+    let mut pending = vec![path.to_owned()];
+    while let Some(dir) = pending.pop() {
+        // Rendered directories may be closed even to their owner.
+        let _ = rustix::fs::chmod(&dir, Mode::RWXU);
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                pending.push(entry.path());
+            }
+        }
+    }
+    let _ = fs::remove_dir_all(path);
+}
+
+/// The number of threads to use.
+fn threads(options: &Options<'_>) -> usize {
+    if options.threads == 0 { parallel::cores() } else { options.threads }
+}
