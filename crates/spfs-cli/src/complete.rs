@@ -21,6 +21,15 @@ pub fn env_spec() -> ArgValueCompleter {
     })
 }
 
+/// For an argument that is the name of a runtime.
+pub fn runtime() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let all = spfs().and_then(|spfs| spfs::runtime::list(&spfs).ok()).unwrap_or_default();
+        let names = all.into_iter().map(|found| found.record.name);
+        names.filter(|name| name.starts_with(&*typed.to_string_lossy())).map(CompletionCandidate::new).collect()
+    })
+}
+
 fn candidates(before: &str, typed: &str) -> Vec<CompletionCandidate> {
     let names = spfs().and_then(|spfs| spfs.local.tag_names().ok()).unwrap_or_default();
     let names = names.into_iter().map(|name| name.to_string()).filter(|name| name.starts_with(typed));

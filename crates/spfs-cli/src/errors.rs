@@ -83,6 +83,11 @@ impl Failure {
             }
             shown = message;
         }
+        if let Some(spfs::Error::Monitor(failure)) = self.cause.downcast_ref() {
+            for cause in &failure.causes {
+                let _ = writeln!(text, "  caused by: {}", safe(cause));
+            }
+        }
         for hint in self.hints.iter().chain(&hints::of(self.cause.as_ref())) {
             let _ = writeln!(text, "{}hint:{end} {hint}", style::HINT);
         }

@@ -4,12 +4,17 @@ use std::error::Error as StdError;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use spfs::failure::FailureKind;
 use spfs::{mount, repo};
 
 use crate::errors::chain;
 
 /// The hints for an error: looked for along the whole chain of causes, the first kind that has any.
 pub fn of(error: &(dyn StdError + 'static)) -> Vec<String> {
+    // A command that cannot be run has nothing to do with where we keep things.
+    if matches!(error.downcast_ref(), Some(spfs::Error::Exec { .. })) {
+        return Vec::new();
+    }
     chain(error).map(of_one).find(|hints| !hints.is_empty()).unwrap_or_default()
 }
 
@@ -33,12 +38,33 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
         // Transparent: the chain goes on behind them.
         Error::Repo(error) => of_repository(error),
         Error::Mount(error) => of_mount(error),
+        Error::Within { source, .. } => of_verb(source),
         Error::NoRuntime => one("this works inside an environment: `spfs shell -` enters an empty one"),
         Error::UnknownRuntime { similar, .. } => with_similar(similar, "`spfs runtime list` lists the runtimes"),
-        Error::NothingToCommit { .. } => one("`spfs info` lists the active changes, `spfs edit` allows new ones"),
+        Error::NothingToCommit { .. } => one(NOTHING_TO_COMMIT),
+        Error::Monitor(failure) => of_monitor(failure.kind),
         Error::Config { .. } => one("`spfs help config` says what may be set, and where"),
         Error::SpecFile { .. } => one("`spfs help layers` shows what such a file looks like"),
         _ => Vec::new(),
+    }
+}
+
+const NOTHING_TO_COMMIT: &str = "`spfs info` lists the active changes, `spfs edit` allows new ones";
+const BUSY: &str = "`fuser -vm /spfs` lists the processes that have files open; close the file and try again";
+const FULL: &str = "`spfs clean` empties caches; SPFS_STORAGE_ROOT=DIR keeps things elsewhere, and \
+                    SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory";
+
+/// What went wrong in the runtime's monitor, by the kind that it sends.
+fn of_monitor(kind: FailureKind) -> Vec<String> {
+    match kind {
+        FailureKind::NothingToCommit => one(NOTHING_TO_COMMIT),
+        FailureKind::Busy => one(BUSY),
+        FailureKind::OutOfSpace => one(FULL),
+        FailureKind::NotInside => {
+            one("SPFS_RUNTIME names a runtime that this process is not in; `spfs join` enters it")
+        }
+        FailureKind::Uncommittable => one("`spfs info` lists the active changes; remove the file, or `spfs reset` it"),
+        FailureKind::Interrupted | FailureKind::Other => Vec::new(),
     }
 }
 
@@ -75,7 +101,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
             one("as root: chmod 666 /dev/fuse (or install the package fuse3, which does it at every start)")
         }
         Error::NoFuse { .. } => one("as root: modprobe fuse; in a container: give it --device /dev/fuse"),
-        Error::Busy => one("`fuser -vm /spfs` lists the processes that have files open; close the file and try again"),
+        Error::Busy => one(BUSY),
         Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
         _ => Vec::new(),
     }

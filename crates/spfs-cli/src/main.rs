@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod complete;
 mod context;
+mod environment;
 mod errors;
 mod external;
 mod hints;

@@ -3,11 +3,18 @@
 //! To add one: a file with `Args` (its struct's doc comment is the help, `after_help` an example), and a line in
 //! [`ALL`].
 
+pub mod commit;
 pub mod completion;
 pub mod config;
+pub mod edit;
 pub mod help;
 pub mod init;
+pub mod join;
 pub mod man;
+pub mod reset;
+pub mod run;
+pub mod runtime;
+pub mod shell;
 pub mod version;
 
 use std::process::ExitCode;
@@ -19,12 +26,19 @@ use crate::errors::Result;
 
 /// Every command, in the order of the help.
 pub const ALL: &[Entry] = &[
-    entry::<completion::Args>("completion", &[], Place::More("set up")),
-    entry::<config::Args>("config", &[], Place::More("set up")),
-    entry::<help::Args>("help", &[], Place::Hidden),
+    entry::<shell::Args>("shell", &[], Place::Front("Environments")),
+    entry::<run::Args>("run", &[], Place::Front("Environments")),
+    entry::<edit::Args>("edit", &[], Place::Front("Environments")),
+    entry::<commit::Args>("commit", &[], Place::Front("Environments")),
+    entry::<reset::Args>("reset", &[], Place::Front("Environments")),
+    entry::<join::Args>("join", &[], Place::More("runtimes")),
+    entry::<runtime::Args>("runtime", &["rt"], Place::More("runtimes")),
     entry::<init::Args>("init", &[], Place::More("set up")),
+    entry::<config::Args>("config", &[], Place::More("set up")),
+    entry::<completion::Args>("completion", &[], Place::More("set up")),
     entry::<man::Args>("man", &[], Place::More("set up")),
     entry::<version::Args>("version", &[], Place::More("set up")),
+    entry::<help::Args>("help", &[], Place::Hidden),
 ];
 
 /// A command: its arguments, and what it does.
@@ -79,3 +93,6 @@ impl Entry {
 pub fn find(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
 }
+
+#[cfg(test)]
+mod tests;

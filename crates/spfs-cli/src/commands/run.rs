@@ -1,0 +1,86 @@
+//! `spfs run`, and what it has in common with `spfs shell`.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use spfs::runtime::{self, Origin, StartRequest};
+use spfs::{EnvSpec, Spfs, resolve};
+
+use super::Run;
+use crate::context::Context;
+use crate::environment::Environment;
+use crate::errors::{Failure, Result, warn};
+
+/// Run a program in an environment
+///
+/// /spfs shows the environment to the program and to everything that it starts, and to nobody else. spfs becomes the
+/// program: same process, same exit status, and nothing between it and the terminal.
+///
+/// An environment of something that exists is read-only unless --edit is given; the empty one is not.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs run my-layer -- ls /spfs
+  spfs run base+tools -- make -C /src
+  spfs run - -- sh -c 'echo hi > /spfs/f; spfs commit layer -t f'
+  spfs run --rerun work -- ls /spfs")]
+pub struct Args {
+    #[command(flatten)]
+    environment: Environment,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Run for Args {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        enter(context, &self.environment, &self.command)
+    }
+}
+
+/// Becomes `command`, or a shell if it is empty, in an environment. Returns only if that fails.
+pub fn enter(context: &Context, environment: &Environment, command: &[OsString]) -> Result<ExitCode> {
+    let spfs = context.open()?;
+    let origin = origin(&spfs, environment)?;
+    let keep_unnamed = matches!(&origin, Origin::Stack { durable: true, name: None, .. });
+    let now = spfs.env.now();
+    let request = StartRequest { origin, editable: environment.editable(), command: command.to_vec(), now };
+    let prepared = runtime::prepare(spfs, request)?;
+    if keep_unnamed {
+        warn(&format!("this runtime is kept under the name {0}; `spfs runtime rm {0}` removes it", prepared.name()));
+    }
+    context.detail(prepared.plan());
+    let entered = prepared.enter()?;
+    for remark in &entered.remarks {
+        warn(remark);
+    }
+    Err(not_started(entered.exec(command)))
+}
+
+/// What to start from: the saved runtime, or the stack that REF means.
+fn origin(spfs: &Spfs, environment: &Environment) -> Result<Origin> {
+    let Some(reference) = &environment.reference else {
+        let name = environment.rerun.clone().unwrap_or_default();
+        return Ok(Origin::Saved { name, force: environment.force });
+    };
+    let stack = resolve(spfs, &reference.parse::<EnvSpec>()?)?;
+    for warning in &stack.warnings {
+        warn(&warning.to_string());
+    }
+    Ok(Origin::Stack {
+        stack: stack.digests,
+        live: stack.live,
+        name: environment.runtime_name.clone(),
+        durable: environment.keep_runtime,
+    })
+}
+
+/// A command that cannot be started ends us as it would end a shell: 127 if there is none, 126 if it cannot be run.
+pub fn not_started(error: spfs::Error) -> Failure {
+    let code = match &error {
+        spfs::Error::Exec { source, .. } if source.kind() == ErrorKind::NotFound => 127,
+        spfs::Error::Exec { .. } => 126,
+        _ => 1,
+    };
+    Failure::from(error).code(code)
+}

@@ -1,0 +1,198 @@
+//! `spfs runtime`: the runtimes of this user on this machine.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use spfs::runtime::{self, Found, Removal, State};
+
+use super::Run;
+use crate::complete;
+use crate::context::Context;
+use crate::errors::{Failure, Result, USAGE};
+use crate::shared::Json;
+
+/// List, show and remove runtimes
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs runtime list
+  spfs runtime info work
+  spfs runtime rm --remove-durable work")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Info(InfoArgs),
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    Prune(PruneArgs),
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+}
+
+/// Show the record of a runtime, as JSON
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs runtime info               # the one you are in
+  spfs runtime info work")]
+struct InfoArgs {
+    /// The runtime; the one that you are in by default
+    #[arg(env = "SPFS_RUNTIME", hide_env_values = true, add = complete::runtime())]
+    name: String,
+}
+
+/// List the runtimes that run, and those that are kept
+///
+/// One line each: its name, whether it runs, the pid of its command, whether it is editable and durable, and a word:
+/// running, unmonitored (its monitor was killed: no edit, commit or reset) or saved (`spfs shell --rerun NAME`).
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs runtime list
+  spfs runtime list -q            # names alone")]
+struct ListArgs {
+    /// Print only the names
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// Remove the records of runtimes that have ended without their monitor's knowing
+///
+/// Every command that lists runtimes does the same; durable runtimes and those that run stay.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  spfs runtime prune --from-before-boot")]
+struct PruneArgs {
+    /// Those that nothing lives of since the machine was started, or earlier
+    #[arg(long)]
+    from_before_boot: bool,
+    #[command(flatten)]
+    ignore: Ignore,
+}
+
+/// Remove runtimes
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs runtime rm --remove-durable work
+  spfs runtime rm --force 3b7a4f04-8ec4-4a0a-9f52-5bd9e8b8ae4e")]
+struct RemoveArgs {
+    /// The runtimes
+    #[arg(required = true, value_name = "NAME", add = complete::runtime())]
+    names: Vec<String>,
+    /// Also if they run: end their processes
+    #[arg(short, long)]
+    force: bool,
+    /// Also if they are durable: their changes are lost
+    #[arg(long)]
+    remove_durable: bool,
+    #[command(flatten)]
+    ignore: Ignore,
+}
+
+// What existing SPFS refuses unless told not to. Runtimes of other users and hosts are never seen here in the first
+// place, and no living monitor is ever passed over, so these permit what nothing forbids.
+#[derive(clap::Args)]
+struct Ignore {
+    #[arg(long, hide = true)]
+    ignore_user: bool,
+    #[arg(long, hide = true)]
+    ignore_host: bool,
+    #[arg(long, hide = true)]
+    ignore_monitor: bool,
+}
+
+impl Run for Args {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        match self.what {
+            What::Info(args) => args.run(context),
+            What::List(args) => args.run(context),
+            What::Prune(args) => args.run(context),
+            What::Remove(args) => args.run(context),
+        }
+    }
+}
+
+impl Run for InfoArgs {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let spfs = context.spfs()?;
+        let record = runtime::find(spfs, &self.name)?.record;
+        let mut out = context.out();
+        out.json(&record)?;
+        out.finish()
+    }
+}
+
+impl Run for ListArgs {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let all = runtime::list(context.spfs()?)?;
+        let mut out = context.out();
+        if self.json.json {
+            let all: Vec<_> =
+                all.iter().map(|found| Listed { status: found.state.word(), record: &found.record }).collect();
+            out.json(&all)?;
+            return out.finish();
+        }
+        for found in &all {
+            match self.quiet {
+                true => writeln!(out, "{}", found.record.name)?,
+                false => writeln!(out, "{}", line(found))?,
+            }
+        }
+        out.finish()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Listed<'a> {
+    status: &'static str,
+    record: &'a runtime::Record,
+}
+
+/// As existing SPFS prints it.
+fn line(found: &Found) -> String {
+    let status = &found.record.status;
+    let running = matches!(found.state, State::Running | State::Unmonitored);
+    let pid = status.owner.map(|pid| pid.to_string()).unwrap_or_default();
+    format!(
+        "{:<37}\trunning={running}\tpid={pid}\teditable={}\tdurable={}\tstatus={}",
+        found.record.name,
+        status.editable,
+        found.record.config.durable,
+        found.state.word()
+    )
+}
+
+impl Run for PruneArgs {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let Ignore { .. } = self.ignore;
+        if !self.from_before_boot {
+            return Err(Failure::new("no pruning strategy selected").hint("spfs runtime prune --from-before-boot"));
+        }
+        runtime::list(context.spfs()?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run for RemoveArgs {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let spfs = context.spfs()?;
+        let removal = Removal { force: self.force, durable: self.remove_durable };
+        for name in &self.names {
+            let durable = runtime::find(spfs, name)?.record.config.durable;
+            match runtime::remove(spfs, name, removal) {
+                Ok(()) => context.remark(format_args!("removed runtime {name}")),
+                Err(error) if durable && !self.remove_durable => {
+                    return Err(Failure::from(error).hint("--remove-durable removes it with its changes").code(USAGE));
+                }
+                Err(error) if !self.force => {
+                    return Err(Failure::from(error).hint("--force ends its processes first"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

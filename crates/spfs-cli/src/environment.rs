@@ -1,0 +1,61 @@
+//! The options that `run` and `shell` have in common: how an environment is entered.
+
+use clap::builder::FalseyValueParser;
+
+use crate::complete;
+
+// Plain comments on these structs: clap would take a doc comment for the help of the command itself.
+
+// How an environment is entered.
+#[derive(clap::Args)]
+pub struct Environment {
+    /// The environment: references joined by `+`, the bottom first; `-` is an empty one
+    #[arg(value_name = "REF", required_unless_present = "rerun", conflicts_with = "rerun", add = complete::env_spec())]
+    pub reference: Option<String>,
+    /// Allow changes to /spfs; an empty environment allows them anyway
+    #[arg(short, long, overrides_with_all = ["edit", "no_edit"])]
+    edit: bool,
+    /// Forbid changes to /spfs
+    #[arg(long, overrides_with_all = ["edit", "no_edit"])]
+    no_edit: bool,
+    /// Name the runtime, instead of a name made up for it
+    #[arg(long, value_name = "NAME", conflicts_with = "rerun")]
+    pub runtime_name: Option<String>,
+    /// Keep the runtime and its changes on disk when its last process has gone
+    #[arg(short, long, env = "SPFS_KEEP_RUNTIME", value_parser = FalseyValueParser::new(), hide_env_values = true)]
+    pub keep_runtime: bool,
+    /// Go on with a kept runtime, instead of REF
+    #[arg(long, value_name = "NAME", add = complete::runtime())]
+    pub rerun: Option<String>,
+    /// With --rerun: even if it seems to be in use on another machine
+    #[arg(long, requires = "rerun", conflicts_with = "reference")]
+    pub force: bool,
+    #[command(flatten)]
+    sync: Sync,
+    // Where to fetch from. Hidden for the same reason as the rest of `Sync`.
+    #[arg(short, long, hide = true, value_name = "REMOTE")]
+    remote: Option<String>,
+}
+
+impl Environment {
+    /// What was said about changes: `None` is the default.
+    pub fn editable(&self) -> Option<bool> {
+        match (self.edit, self.no_edit) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+// How what is missing is fetched from remotes. Scripts written for existing SPFS say these; there are no remotes yet to
+// fetch from, so nothing is what they ask for, and they are not shown.
+#[derive(clap::Args)]
+pub struct Sync {
+    #[arg(long, alias = "pull", hide = true)]
+    sync: bool,
+    #[arg(long, hide = true)]
+    check: bool,
+    #[arg(long, hide = true)]
+    resync: bool,
+}
