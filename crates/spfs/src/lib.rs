@@ -3,6 +3,7 @@
 //! Start with [`Env::from_process`], [`Config::load`] and [`Spfs::open`]; everything else takes an `&Spfs`. Nothing in
 //! here prints, and only [`Env`] and [`Config`] look at the environment, the home directory and configuration files.
 
+pub mod annotation;
 pub mod cache;
 pub mod check;
 pub mod clean;
