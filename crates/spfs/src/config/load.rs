@@ -37,8 +37,9 @@ impl Loaded {
     pub fn read_files(&mut self, env: &Env) -> Result<()> {
         self.read_directory(&env.etc)?;
         match env.xdg("XDG_CONFIG_HOME", ".config") {
-            Some(dir) => self.read_directory(&dir.join("spfs")),
-            None => Ok(()),
+            // One look instead of one for each name: most people have no configuration of their own.
+            Some(dir) if dir.join("spfs").is_dir() => self.read_directory(&dir.join("spfs")),
+            _ => Ok(()),
         }
     }
 
