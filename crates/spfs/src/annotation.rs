@@ -176,7 +176,7 @@ mod tests {
         let keys = [("k", "from a"), ("only", "a"), ("k", "from stdin"), ("k", "from b"), ("k", "1"), ("k", "2")];
         assert_eq!(found, pairs(&keys));
         fs::write(&a, "- x\n- y\n").unwrap();
-        let error = collect(&[a.clone()], &[], &mut &b""[..]).unwrap_err().to_string();
+        let error = collect(std::slice::from_ref(&a), &[], &mut &b""[..]).unwrap_err().to_string();
         assert!(error.starts_with(&format!("invalid annotation {}:1:1: ", a.display())), "{error}");
         assert!(collect(&[home.path().join("none")], &[], &mut &b""[..]).is_err());
     }

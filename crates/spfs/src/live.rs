@@ -82,6 +82,12 @@ fn destination(text: &str) -> Result<PathBuf, &'static str> {
 /// is no longer the view, so there the host must have the place.
 pub(crate) fn check(binds: &[LiveBind]) -> Result<()> {
     for (number, bind) in binds.iter().enumerate() {
+        let is_above = |earlier: &&LiveBind| earlier.dest != bind.dest && earlier.dest.starts_with(&bind.dest);
+        if let Some(earlier) = binds[..number].iter().find(is_above).filter(|_| !bind.src.is_dir()) {
+            let (dest, inner) = (bind.dest.display(), earlier.dest.display());
+            let reason = format!("{} is a file, and /spfs/{inner} is mounted below it", bind.src.display());
+            return Err(Error::invalid(WHAT, format!("/spfs/{dest}"), reason));
+        }
         let covering = binds[..number].iter().rev().find(|earlier| bind.dest.starts_with(&earlier.dest));
         let Some(earlier) = covering else { continue };
         let rest = bind.dest.strip_prefix(&earlier.dest).unwrap_or(Path::new(""));
@@ -156,6 +162,8 @@ mod tests {
         check(&[bind("d", "a"), bind("d", "a/sub"), bind("f", "b")]).unwrap();
         check(&[bind("d", "a"), bind("d", "a")]).unwrap();
         check(&[bind("f", "a/x"), bind("d", "a")]).unwrap();
+        let error = check(&[bind("f", "a/x"), bind("f", "a")]).unwrap_err().to_string();
+        assert!(error.contains("/spfs/a/x is mounted below it"), "{error}");
         for (src, dest) in [("f", "a/sub"), ("d", "a/no"), ("f", "a/no"), ("f", "a")] {
             let error = check(&[bind("d", "a"), bind(src, dest)]).unwrap_err().to_string();
             assert!(error.contains("mounted over /spfs/a before"), "{dest}: {error}");

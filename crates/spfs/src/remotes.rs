@@ -50,12 +50,12 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Directory> {
         Some(Value::Text(text)) => Some(text.as_str()),
         _ => None,
     };
-    match (remote.scheme.as_deref(), text("path")) {
-        (Some("fs"), Some(path)) => {
+    match (remote.scheme.as_deref(), remote.options.get("path")) {
+        (Some("fs"), Some(Value::Path(path))) => {
             let create = matches!(remote.options.get("create"), Some(Value::Bool(true)));
-            open_directory(PathBuf::from(path), create, text("tag_namespace"))
+            open_directory(path.clone(), create, text("tag_namespace"))
         }
-        (Some("fs"), None) => Err(Error::invalid("remote", name, "it has neither an address nor a path")),
+        (Some("fs"), _) => Err(Error::invalid("remote", name, "it has neither an address nor a path")),
         (Some(other), _) => Err(unsupported(name, other)),
         (None, _) => Err(Error::invalid("remote", name, "it has neither an address nor a scheme")),
     }

@@ -118,6 +118,7 @@ pub const REMOTE_KEYS: &[Key] = &[
 pub const OTHER_VARIABLES: &[&str] = &[
     "SPFS_CLEAN_MAX_*",
     "SPFS_COMMIT_MAX_CONCURRENT_*",
+    "SPFS_COMPLETE",
     "SPFS_DEBUG",
     "SPFS_FUSE_LOG_FOREGROUND",
     "SPFS_KEEP_RUNTIME",

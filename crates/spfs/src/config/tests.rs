@@ -154,3 +154,12 @@ fn without_a_home_the_repository_needs_a_place() {
     let env = env.with_var("SPFS_STORAGE_ROOT", "/r");
     assert_eq!(Config::load(&env).unwrap().storage_root().unwrap(), Path::new("/r"));
 }
+
+#[test]
+fn a_remote_may_be_a_directory_below_the_home() {
+    let toml = "[remote.origin]\nscheme = 'fs'\npath = '~/shared'\ncreate = true\n";
+    let (dir, env) = home(&[("etc/spfs.toml", toml)]);
+    let spfs = crate::Spfs::open(env.clone(), Config::load(&env).unwrap()).unwrap();
+    let opened = crate::remotes::open(&spfs, Some("origin")).unwrap();
+    assert_eq!(opened.root(), fs::canonicalize(dir.path()).unwrap().join("shared"));
+}
