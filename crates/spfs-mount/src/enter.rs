@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::WaitOptions;
+use rustix::process::{Pid, WaitOptions};
 
 use crate::SPFS;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> 
         namespace::unshare_mounts()?;
         namespace::drop_outer(situation)?;
     }
-    let link = fork_monitor(keep, monitor)?;
+    let (link, intermediate) = fork_monitor(keep, monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;
@@ -54,6 +54,10 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> 
     inside::attach_binds(plan)?;
     let watch = overlay.watch.as_ref().map(AsFd::as_fd);
     link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_fd(), watch)?;
+    // Long gone by now; the command must not meet it.
+    if let Some(intermediate) = intermediate {
+        let _ = rustix::process::waitpid(Some(intermediate), WaitOptions::empty());
+    }
     match link.receive()? {
         Message::Ready => {}
         _ => return Err(Error::MonitorGone),
@@ -65,8 +69,9 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> 
     Ok(Entered { situation, remarks: overlay.remarks })
 }
 
-/// Forks the monitor so that the command, which takes this process's place, never notices it.
-fn fork_monitor(keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<Link> {
+/// Forks the monitor so that the command, which takes this process's place, never notices it. The pid is that of a
+/// process in between, which is to be waited for.
+fn fork_monitor(keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<(Link, Option<Pid>)> {
     let (ours, theirs) = Link::pair()?;
     // An orphan goes to the nearest reaper of orphans. If that is this process, the command would meet it in wait().
     let adopts_orphans =
@@ -75,10 +80,7 @@ fn fork_monitor(keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<Lin
     match forked.map_err(Error::system("fork the monitor"))? {
         process::Fork::Parent(child) => {
             drop(theirs);
-            if !adopts_orphans {
-                let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
-            }
-            Ok(ours)
+            Ok((ours, (!adopts_orphans).then_some(child)))
         }
         process::Fork::Child => {
             drop(ours);
