@@ -2,7 +2,7 @@
 
 use super::format::{BLOCK, DIRENT_LEN, Data, FILE_TAIL, FIRST_INODE, INODE_LEN, MAX_FILE, SLOT};
 use crate::error::{Error, Result};
-use crate::view::{Node, NodeId, NodeKind, View};
+use crate::view::{Node, NodeId, NodeKind, ROOT, View};
 
 /// The place of every inode and of all data that does not stand behind its inode.
 pub(super) struct Layout {
@@ -97,6 +97,9 @@ pub(super) fn has_redirect(node: &Node) -> bool {
 /// The node `id`, if an image can hold it.
 pub(super) fn node(view: &View, id: NodeId) -> Result<Node> {
     let node = view.node(id).ok_or_else(|| damaged(format!("there is no node {id}")))?;
+    if (id != ROOT && view.name(id).is_empty()) || (node.kind == NodeKind::Symlink && view.target(id).is_none()) {
+        return Err(damaged(format!("node {id} has no name or no target")));
+    }
     if node.kind == NodeKind::Mask {
         return Err(Error::Limit(format!("{:?} is a mask: only a merged view can be shown", view.path(id))));
     }

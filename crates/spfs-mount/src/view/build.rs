@@ -6,16 +6,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use spfs_repo::manifest::{Dir, Node};
 use spfs_repo::{Digest, EntryKind, Manifest};
 
-use super::format::{BODY, DIGEST_LEN, HEADER_LEN, Header, MASK, NODE_LEN, RawNode};
+use super::format::{BODY, DIGEST_LEN, HEADER_LEN, Header, MASK, MAX_NAME, MAX_TARGET, NODE_LEN, RawNode};
 use super::{NodeId, ROOT, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, checksum};
 use crate::error::{Error, Result};
 
 /// Most nodes of one view; a manifest that says more by repeating trees is not honest.
 const MAX_NODES: usize = 1 << 25;
-/// Longest file name in bytes, on Linux.
-const MAX_NAME: usize = 255;
-/// Longest symlink target in bytes, on Linux.
-const MAX_TARGET: usize = 4095;
 /// The mode of the root directory, which no manifest stores.
 const ROOT_MODE: u32 = S_IFDIR | 0o755;
 
@@ -30,10 +26,10 @@ pub fn build(root: &Dir, mut targets: impl FnMut(&Digest) -> spfs_repo::Result<V
         for (name, node) in &dir.entries {
             match node {
                 Node::Blob { digest, mode, size } => {
-                    builder.blob(id, name.as_bytes(), *mode, *size, digest, &mut targets)?;
+                    builder.blob(name.as_bytes(), *mode, *size, digest, &mut targets)?;
                 }
-                Node::Dir { mode, dir } => queue.push_back((builder.directory(id, name.as_bytes(), *mode)?, dir)),
-                Node::Mask { mode } => builder.mask(id, name.as_bytes(), *mode)?,
+                Node::Dir { mode, dir } => queue.push_back((builder.directory(name.as_bytes(), *mode)?, dir)),
+                Node::Mask { mode } => builder.mask(name.as_bytes(), *mode)?,
             }
         }
     }
@@ -63,13 +59,13 @@ pub fn build_manifest(
         for entry in &sorted {
             let name = entry.name.as_bytes();
             match entry.kind {
-                EntryKind::Blob => builder.blob(id, name, entry.mode, entry.size, &entry.object, &mut targets)?,
-                EntryKind::Mask => builder.mask(id, name, entry.mode)?,
+                EntryKind::Blob => builder.blob(name, entry.mode, entry.size, &entry.object, &mut targets)?,
+                EntryKind::Mask => builder.mask(name, entry.mode)?,
                 EntryKind::Tree => {
                     let child = numbers.get(&entry.object).ok_or_else(|| {
                         corrupt(format!("the tree {} of directory {:?} is missing", entry.object, entry.name))
                     })?;
-                    queue.push_back((builder.directory(id, name, entry.mode)?, *child));
+                    queue.push_back((builder.directory(name, entry.mode)?, *child));
                 }
             }
         }
@@ -87,10 +83,14 @@ pub(super) struct Builder {
     count: u32,
     masks: u32,
     file_bytes: u64,
+    /// The directory that takes what comes, its first child, and how many subdirectories it has so far.
+    directory: NodeId,
+    first: NodeId,
+    subdirectories: u32,
 }
 
 impl Builder {
-    /// A view with nothing but a root.
+    /// A view with nothing but a root, which is open.
     pub fn new() -> Builder {
         let mut builder = Builder {
             bytes: vec![0; HEADER_LEN],
@@ -100,33 +100,45 @@ impl Builder {
             count: 1,
             masks: 0,
             file_bytes: 0,
+            directory: ROOT,
+            first: 1,
+            subdirectories: 0,
         };
-        builder.bytes.extend(RawNode { mode: ROOT_MODE, a: 1, ..RawNode::default() }.encode());
+        builder.bytes.extend(RawNode { mode: ROOT_MODE, ..RawNode::default() }.encode());
         builder
     }
 
     /// Says that what follows are the children of directory `id`.
     pub fn open(&mut self, id: NodeId) {
-        let first = self.count;
-        self.edit(id, |raw| raw.a = first);
+        self.close();
+        (self.directory, self.first, self.subdirectories) = (id, self.count, 0);
     }
 
-    /// Adds a subdirectory to `parent`.
-    pub fn directory(&mut self, parent: NodeId, name: &[u8], mode: u32) -> Result<NodeId> {
-        self.edit(parent, |raw| raw.c += 1);
-        self.push(name, RawNode { mode: S_IFDIR | mode & !S_IFMT, parent, ..RawNode::default() })
+    /// Writes down what the open directory holds.
+    fn close(&mut self) {
+        let at = HEADER_LEN + self.directory as usize * NODE_LEN;
+        if let Some(bytes) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<NODE_LEN>()) {
+            let (a, b) = (self.first, self.count - self.first);
+            *bytes = RawNode { a, b, c: self.subdirectories, ..RawNode::decode(bytes) }.encode();
+        }
     }
 
-    /// Adds a regular file of `size` bytes to `parent`.
-    pub fn file(&mut self, parent: NodeId, name: &[u8], mode: u32, size: u64, digest: &Digest) -> Result<()> {
+    /// Adds a subdirectory.
+    pub fn directory(&mut self, name: &[u8], mode: u32) -> Result<NodeId> {
+        self.subdirectories += 1;
+        self.push(name, RawNode { mode: S_IFDIR | mode & !S_IFMT, ..RawNode::default() })
+    }
+
+    /// Adds a regular file of `size` bytes.
+    pub fn file(&mut self, name: &[u8], mode: u32, size: u64, digest: &Digest) -> Result<()> {
         self.file_bytes = self.file_bytes.saturating_add(size);
         let a = self.number(digest);
-        self.push(name, RawNode { mode: S_IFREG | mode & !S_IFMT, parent, size, a, ..RawNode::default() })?;
+        self.push(name, RawNode { mode: S_IFREG | mode & !S_IFMT, size, a, ..RawNode::default() })?;
         Ok(())
     }
 
-    /// Adds a symlink to `parent`.
-    pub fn symlink(&mut self, parent: NodeId, name: &[u8], mode: u32, target: &[u8], digest: &Digest) -> Result<()> {
+    /// Adds a symlink.
+    pub fn symlink(&mut self, name: &[u8], mode: u32, target: &[u8], digest: &Digest) -> Result<()> {
         if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
             return Err(Error::Limit(format!(
                 "the target of symlink {:?} cannot be shown: it has {} bytes (1 to {MAX_TARGET}, none of them NUL, are possible)",
@@ -134,23 +146,22 @@ impl Builder {
                 target.len()
             )));
         }
-        let b = self.number(digest);
+        let (a, b) = (self.store(target)?, self.number(digest));
         let mode = S_IFLNK | mode & !S_IFMT;
-        let id = self.push(name, RawNode { mode, parent, size: target.len() as u64, b, ..RawNode::default() })?;
-        let at = self.store(target)?;
-        self.edit(id, |raw| raw.a = at);
+        self.push(name, RawNode { mode, size: target.len() as u64, a, b, ..RawNode::default() })?;
         Ok(())
     }
 
-    /// Adds a mask to `parent`.
-    pub fn mask(&mut self, parent: NodeId, name: &[u8], mode: u32) -> Result<()> {
+    /// Adds a mask.
+    pub fn mask(&mut self, name: &[u8], mode: u32) -> Result<()> {
         self.masks += 1;
-        self.push(name, RawNode { mode, parent, flags: MASK, ..RawNode::default() })?;
+        self.push(name, RawNode { mode, flags: MASK, ..RawNode::default() })?;
         Ok(())
     }
 
     /// The finished view, with an unset boot stamp.
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
+        self.close();
         let mut bytes = self.bytes;
         let header = Header {
             stamp: [0; 16],
@@ -174,7 +185,6 @@ impl Builder {
     /// A blob of a manifest: its mode tells whether it is a symlink.
     fn blob(
         &mut self,
-        parent: NodeId,
         name: &[u8],
         mode: u32,
         size: u64,
@@ -182,13 +192,13 @@ impl Builder {
         targets: &mut impl FnMut(&Digest) -> spfs_repo::Result<Vec<u8>>,
     ) -> Result<()> {
         if mode & S_IFMT == S_IFLNK {
-            self.symlink(parent, name, mode, &targets(digest)?, digest)
+            self.symlink(name, mode, &targets(digest)?, digest)
         } else {
-            self.file(parent, name, mode, size, digest)
+            self.file(name, mode, size, digest)
         }
     }
 
-    /// Adds a node under `name` to the directory that was opened last.
+    /// Adds a node to the open directory.
     fn push(&mut self, name: &[u8], mut raw: RawNode) -> Result<NodeId> {
         if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0) {
             let reason = format!("{:?} is not a file name", String::from_utf8_lossy(name));
@@ -203,8 +213,8 @@ impl Builder {
         }
         raw.name_at = self.store(name)?;
         raw.name_len = name.len() as u16;
+        raw.parent = self.directory;
         self.bytes.extend_from_slice(&raw.encode());
-        self.edit(raw.parent, |parent| parent.b += 1);
         self.count += 1;
         Ok(self.count - 1)
     }
@@ -226,16 +236,6 @@ impl Builder {
             self.digests.push(*digest);
             next
         })
-    }
-
-    /// Changes node `id`, which was added before.
-    fn edit(&mut self, id: NodeId, change: impl FnOnce(&mut RawNode)) {
-        let at = HEADER_LEN + id as usize * NODE_LEN;
-        if let Some(bytes) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<NODE_LEN>()) {
-            let mut raw = RawNode::decode(bytes);
-            change(&mut raw);
-            *bytes = raw.encode();
-        }
     }
 }
 

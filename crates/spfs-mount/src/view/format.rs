@@ -48,6 +48,10 @@ pub(super) const NODE_LEN: usize = 36;
 pub(super) const DIGEST_LEN: usize = 32;
 /// Node flag: the name is deleted here.
 pub(super) const MASK: u16 = 1;
+/// Longest file name in bytes, on Linux.
+pub(super) const MAX_NAME: usize = 255;
+/// Longest symlink target in bytes, on Linux.
+pub(super) const MAX_TARGET: usize = 4095;
 
 /// Type bits of `st_mode`.
 pub const S_IFMT: u32 = 0o170_000;

@@ -61,7 +61,7 @@ impl<'a> Merger<'a> {
             candidates.extend(view.children(source.node).filter_map(|node| {
                 // Directories that claim each other's children are nonsense, and could go on for ever.
                 let raw = view.raw(node).filter(|raw| raw.parent == source.node)?;
-                let name = view.string(raw.name_at, raw.name_len.into())?;
+                let name = view.name_of(&raw)?;
                 Some(Candidate { name, source: Source { layer: source.layer, node } })
             }));
         }
@@ -73,27 +73,27 @@ impl<'a> Merger<'a> {
         let mut rest = &candidates[..];
         while let Some(first) = rest.first() {
             let same = rest.iter().take_while(|c| c.name.cmp(first.name) == Ordering::Equal).count();
-            self.entry(directory, &rest[..same])?;
+            self.entry(&rest[..same])?;
             rest = &rest[same..];
         }
         Ok(())
     }
 
     /// Adds what `candidates`, all of one name and bottom first, make together.
-    fn entry(&mut self, directory: NodeId, candidates: &[Candidate<'a>]) -> Result<()> {
+    fn entry(&mut self, candidates: &[Candidate<'a>]) -> Result<()> {
         let Some(&Candidate { name, source: Source { layer, node: id } }) = candidates.last() else { return Ok(()) };
         let Some(view) = self.layers.get(layer as usize).copied() else { return Ok(()) };
         let Some(node) = view.node(id) else { return Ok(()) };
         match (node.kind, view.digest(id), view.target(id)) {
             (NodeKind::Directory { .. }, ..) => {
                 let merged = self.merged_directories(candidates);
-                let id = self.builder.directory(directory, name, node.mode)?;
+                let id = self.builder.directory(name, node.mode)?;
                 self.queue.push_back((id, merged.len()));
                 self.sources.extend(candidates[merged].iter().map(|c| c.source));
             }
-            (NodeKind::File, Some(digest), _) => self.builder.file(directory, name, node.mode, node.size, &digest)?,
+            (NodeKind::File, Some(digest), _) => self.builder.file(name, node.mode, node.size, &digest)?,
             (NodeKind::Symlink, Some(digest), Some(target)) => {
-                self.builder.symlink(directory, name, node.mode, target, &digest)?;
+                self.builder.symlink(name, node.mode, target, &digest)?;
             }
             // A mask; or nonsense, which is better left out than shown.
             _ => {}

@@ -39,7 +39,7 @@ pub use format::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, VERSION};
 pub use merge::merge;
 pub use walk::Walk;
 
-use format::{BODY, DIGEST_LEN, HEADER_LEN, Header, MASK, NODE_LEN, RawNode, STAMP};
+use format::{BODY, DIGEST_LEN, HEADER_LEN, Header, MASK, MAX_NAME, MAX_TARGET, NODE_LEN, RawNode, STAMP};
 
 /// The number of a node: 0 is the root, and every node has a greater one than its parent.
 pub type NodeId = u32;
@@ -190,8 +190,7 @@ impl View {
 
     /// The name of `id` in its directory. Empty for the root (and for nonsense).
     pub fn name(&self, id: NodeId) -> &[u8] {
-        let name = self.raw(id).and_then(|raw| self.string(raw.name_at, u32::from(raw.name_len)));
-        name.unwrap_or_default()
+        self.raw(id).and_then(|raw| self.name_of(&raw)).unwrap_or_default()
     }
 
     /// The children of directory `id`, sorted by the bytes of their names. Empty for anything else.
@@ -216,7 +215,7 @@ impl View {
     /// What symlink `id` points to. `None` for anything else.
     pub fn target(&self, id: NodeId) -> Option<&[u8]> {
         let raw = self.raw(id).filter(|raw| raw.mode & S_IFMT == S_IFLNK && raw.flags & MASK == 0)?;
-        self.string(raw.a, u32::try_from(raw.size).ok()?)
+        self.string(raw.a, raw.size, MAX_TARGET)
     }
 
     /// The payload of file or symlink `id`. `None` for anything else.
@@ -262,10 +261,16 @@ impl View {
         }
     }
 
-    /// `len` bytes of the strings from `at` on.
-    fn string(&self, at: u32, len: u32) -> Option<&[u8]> {
+    /// The name of `raw`.
+    fn name_of(&self, raw: &RawNode) -> Option<&[u8]> {
+        self.string(raw.name_at, raw.name_len.into(), MAX_NAME)
+    }
+
+    /// `len` bytes of the strings from `at` on, if that is not more than `max`.
+    fn string(&self, at: u32, len: u64, max: usize) -> Option<&[u8]> {
+        let len = usize::try_from(len).ok().filter(|len| *len <= max)?;
         let start = self.header.strings_at().checked_add(at as usize)?;
-        self.bytes.get(start..start.checked_add(len as usize)?)
+        self.bytes.get(start..start.checked_add(len)?)
     }
 }
 
