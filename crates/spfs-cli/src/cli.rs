@@ -17,7 +17,7 @@ use crate::style::{END, HINT};
 use crate::usage;
 
 /// The variable through which a shell asks for completions; set by the scripts of `spfs completion`.
-pub const COMPLETE_VARIABLE: &str = "_SPFS_COMPLETE";
+pub const COMPLETE_VARIABLE: &str = "SPFS_COMPLETE";
 
 /// What a command line asks for.
 pub enum Line {
@@ -57,14 +57,12 @@ pub fn command() -> Command {
         .action(ArgAction::Count)
         .global(true)
         .help("Show more of what is done; repeat for more");
-    let help = Arg::new("help").short('h').long("help").action(ArgAction::SetTrue).help("Print help");
     Command::new("spfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Isolate, capture and share software environments under /spfs")
         .disable_help_subcommand(true)
-        .disable_help_flag(true)
         .allow_external_subcommands(true)
-        .args([verbose, help])
+        .arg(verbose)
         .subcommands(commands::ALL.iter().map(Entry::command))
 }
 
@@ -73,6 +71,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
     let words: Vec<OsString> = words.into_iter().collect();
     let mut matches = match command().try_get_matches_from(&words) {
         Ok(matches) => matches,
+        Err(error) if is_overview(&error, &words) => return Line::Done(print_overview(false)),
         Err(error) => return Line::Done(report(&error, &words)),
     };
     let verbose = matches.get_count("verbose");
@@ -87,9 +86,14 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
                 Line::External(name.into(), arguments)
             }
         },
-        None if matches.get_flag("help") => Line::Done(print_overview(false)),
         None => Line::Done(print_overview(true)),
     }
+}
+
+/// Whether this is `spfs --help`, with no command.
+fn is_overview(error: &clap::Error, words: &[OsString]) -> bool {
+    let option = |word: &OsString| word.to_string_lossy().starts_with('-');
+    error.kind() == ErrorKind::DisplayHelp && words.iter().skip(1).all(option)
 }
 
 fn print_overview(missing_command: bool) -> ExitCode {

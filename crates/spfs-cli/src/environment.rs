@@ -1,5 +1,7 @@
 //! The options that `run` and `shell` have in common: how an environment is entered.
 
+use std::path::PathBuf;
+
 use clap::builder::FalseyValueParser;
 
 use crate::complete;
@@ -30,6 +32,12 @@ pub struct Environment {
     /// With --rerun: even if it seems to be in use on another machine
     #[arg(long, requires = "rerun", conflicts_with = "reference")]
     pub force: bool,
+    /// Annotate the environment: KEY=VALUE, KEY:VALUE, or a map like '{a: b, c: d}'; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "rerun")]
+    pub annotation: Vec<String>,
+    /// Annotate it with a YAML or JSON map from a file, `-` for standard input; may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "rerun")]
+    pub annotation_file: Vec<PathBuf>,
     #[command(flatten)]
     sync: Sync,
     // Where to fetch from. Hidden for the same reason as the rest of `Sync`.

@@ -50,7 +50,13 @@ fn similar(name: &str, names: impl Iterator<Item = &'static str>) -> Vec<String>
         .filter(|(likeness, candidate)| *likeness > 0.8 || strsim::osa_distance(name, candidate) < 2)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    near.into_iter().take(3).map(|(_, candidate)| candidate.to_owned()).collect()
+    // Beside a very near one, the others are noise.
+    let best = near.first().map_or(1.0, |(likeness, _)| *likeness);
+    near.into_iter()
+        .take_while(|(likeness, _)| best - likeness < 0.1)
+        .take(3)
+        .map(|(_, candidate)| candidate.to_owned())
+        .collect()
 }
 
 #[cfg(test)]

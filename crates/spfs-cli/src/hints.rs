@@ -8,11 +8,19 @@ use spfs::failure::FailureKind;
 use spfs::{mount, repo};
 
 use crate::errors::chain;
+use crate::output::StdoutError;
 
 /// The hints for an error: looked for along the whole chain of causes, the first kind that has any.
 pub fn of(error: &(dyn StdError + 'static)) -> Vec<String> {
-    // A command that cannot be run has nothing to do with where we keep things.
-    if matches!(error.downcast_ref(), Some(spfs::Error::Exec { .. })) {
+    // What has nothing to do with where we keep things: a command that cannot be run, an output that takes no more.
+    let foreign = |error: &(dyn StdError + 'static)| {
+        matches!(error.downcast_ref(), Some(spfs::Error::Exec { .. }))
+            || error
+                .downcast_ref::<std::io::Error>()
+                .and_then(|e| e.get_ref())
+                .is_some_and(|inner| inner.is::<StdoutError>())
+    };
+    if chain(error).any(foreign) {
         return Vec::new();
     }
     chain(error).map(of_one).find(|hints| !hints.is_empty()).unwrap_or_default()
@@ -109,10 +117,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
 
 fn of_system(kind: ErrorKind) -> Vec<String> {
     match kind {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            one("`spfs clean` empties caches; `spfs help config` says how to move the storage, \
-             and SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => one(FULL),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
             one("`spfs config --origin` shows where things are kept; SPFS_STORAGE_ROOT=DIR keeps them elsewhere")
         }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::{ALL, Place, Run, find};
+use crate::cli;
 use crate::context::Context;
 use crate::errors::{Failure, Result};
 use crate::style::{END, HEADING, LITERAL};
@@ -43,8 +44,10 @@ impl Run for Args {
 /// The help of a command, then the text on a topic: a name may be both.
 fn of(name: &str) -> Result<String> {
     let command = find(name).map(|entry| {
-        let mut command = entry.built().bin_name(format!("spfs {}", entry.name));
-        command.render_long_help().ansi().to_string()
+        let mut all = cli::command();
+        all.build();
+        let command = all.find_subcommand_mut(entry.name);
+        command.map(|command| command.render_long_help().ansi().to_string()).unwrap_or_default()
     });
     let topic = TOPICS.iter().find(|(topic, _)| *topic == name).map(|(_, text)| (*text).to_owned());
     let texts: Vec<String> = command.into_iter().chain(topic).collect();

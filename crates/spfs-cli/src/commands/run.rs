@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use spfs::runtime::{self, Origin, StartRequest};
-use spfs::{EnvSpec, Spfs, resolve};
+use spfs::{EnvSpec, Spfs, annotation, resolve};
 
 use super::Run;
 use crate::context::Context;
@@ -57,15 +57,20 @@ pub fn enter(context: &Context, environment: &Environment, command: &[OsString])
     Err(not_started(entered.exec(command)))
 }
 
-/// What to start from: the saved runtime, or the stack that REF means.
+/// What to start from: the saved runtime, or the stack that REF means, with the annotations on top.
 fn origin(spfs: &Spfs, environment: &Environment) -> Result<Origin> {
     let Some(reference) = &environment.reference else {
         let name = environment.rerun.clone().unwrap_or_default();
         return Ok(Origin::Saved { name, force: environment.force });
     };
-    let stack = resolve(spfs, &reference.parse::<EnvSpec>()?)?;
+    let mut stack = resolve(spfs, &reference.parse::<EnvSpec>()?)?;
     for warning in &stack.warnings {
         warn(&warning.to_string());
+    }
+    let (files, options) = (&environment.annotation_file, &environment.annotation);
+    let pairs = annotation::collect(files, options, &mut std::io::stdin().lock())?;
+    for layer in annotation::store(spfs, &pairs)? {
+        stack.push(layer);
     }
     Ok(Origin::Stack {
         stack: stack.digests,

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use spfs::annotation;
 use spfs::runtime::{self, Found, Removal, State};
 
 use super::Run;
 use crate::complete;
 use crate::context::Context;
-use crate::errors::{Failure, Result, USAGE};
+use crate::errors::{Failure, Result, USAGE, warn};
 use crate::shared::Json;
 
 /// List, show and remove runtimes
@@ -37,11 +38,17 @@ enum What {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   spfs runtime info               # the one you are in
-  spfs runtime info work")]
+  spfs runtime info work --get owner")]
 struct InfoArgs {
     /// The runtime; the one that you are in by default
     #[arg(env = "SPFS_RUNTIME", hide_env_values = true, add = complete::runtime())]
     name: String,
+    /// Show only the value of this annotation; may be repeated
+    #[arg(long, value_name = "KEY", alias = "annotation")]
+    get: Vec<String>,
+    /// Show all annotations, as JSON
+    #[arg(long, alias = "all-annotations", conflicts_with = "get")]
+    get_all: bool,
 }
 
 /// List the runtimes that run, and those that are kept
@@ -120,7 +127,24 @@ impl Run for InfoArgs {
         let spfs = context.spfs()?;
         let record = runtime::find(spfs, &self.name)?.record;
         let mut out = context.out();
-        out.json(&record)?;
+        if !self.get_all && self.get.is_empty() {
+            out.json(&record)?;
+            return out.finish();
+        }
+        let bottom_first: Vec<_> = record.status.stack.iter().rev().copied().collect();
+        let annotations = annotation::get_all(&spfs.local, &bottom_first)?;
+        if self.get_all {
+            out.json(&annotations)?;
+        }
+        for key in &self.get {
+            match annotations.get(key) {
+                Some(value) => writeln!(out, "{value}")?,
+                None => {
+                    warn(&format!("no annotation {key:?}"));
+                    writeln!(out)?;
+                }
+            }
+        }
         out.finish()
     }
 }

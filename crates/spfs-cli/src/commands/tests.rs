@@ -122,9 +122,9 @@ fn environments_and_their_options() {
     assert_eq!(reference("spfs shell ''").as_deref(), Some(""));
     assert_eq!(reference("spfs run a+b -- ls -l --edit").as_deref(), Some("a+b"));
     assert_eq!(reference("spfs run --rerun work -- ls"), None);
-    let all = environment("spfs shell a -k --runtime-name n");
+    let all = environment("spfs shell a -k --runtime-name n --annotation k=v --annotation k:v --annotation-file f");
     assert!(all.keep_runtime);
-    assert_eq!(all.runtime_name.as_deref(), Some("n"));
+    assert_eq!((all.runtime_name.as_deref(), all.annotation.len(), all.annotation_file.len()), (Some("n"), 2, 1));
     // What scripts say about remotes is accepted.
     environment("spfs run --sync --check --resync -r origin a -- true");
 }
