@@ -274,7 +274,7 @@ fn insert(table: &mut serde_json::Map<String, serde_json::Value>, levels: &[&str
 
 /// The fixed default of a key.
 fn default(name: &str) -> Option<Value> {
-    let key = keys::find(name).filter(|key| !key.default.is_empty())?;
+    let key = keys::find(name).filter(|key| !key.default.is_empty() || key.holds == keys::Holds::List)?;
     Value::from_text(key, key.default).ok()
 }
 

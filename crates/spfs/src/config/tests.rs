@@ -144,6 +144,7 @@ fn the_effective_configuration_has_every_key() {
     assert_eq!(json["remote"]["a.b"]["address"], "file:/o");
     assert_eq!(json["user"]["domain"], "localhost");
     assert_eq!(json["filesystem"]["annotation_size_limit"], 16384);
+    assert_eq!(json["environment"]["variable_names_to_preserve"], serde_json::json!([]));
 }
 
 #[test]
