@@ -1,6 +1,6 @@
 //! The private work directory of one batch in one store: where files are written before they get their final name.
 //!
-//! `STORE/work/spfs-PID-…-ID/SHARD/NAME`, mode 0700, made when the first file is written. Sixteen shards keep many
+//! `STORE/work/spfs-PID-…-ID/SHARD/NAME`, mode 0700, made when the first file is written. Eight shards keep many
 //! threads from queueing for one directory's lock. Once a file's digest is known it is named by it.
 
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// Directories in a work directory; a power of two.
-const SHARDS: usize = 16;
+const SHARDS: usize = 8;
 /// Leftovers of a process that is out of sight are removed when they are older than this, in seconds.
 const FOREIGN_AGE: i64 = 24 * 3600;
 
