@@ -1,5 +1,6 @@
 //! What is done to a runtime that is already mounted: by a process that moves into its namespaces.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -78,6 +79,13 @@ pub fn members(id: u64) -> Vec<Pid> {
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == id);
     pids.filter(inside).filter_map(Pid::from_raw).collect()
+}
+
+/// The numbers of all mount namespaces that have a process which this process may see.
+pub fn inhabited() -> HashSet<u64> {
+    let Ok(processes) = fs::read_dir("/proc") else { return HashSet::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(Pid::from_raw).filter_map(namespace_of).collect()
 }
 
 /// The number of the mount namespace of a process, if it may be looked at.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Where one runtime keeps its record, its locks and its socket while it runs.
 ///
-/// A durable runtime has a second directory ([`super::durable`]) with its changes and a copy of its record, which
+/// A durable runtime has a second directory (`durable.rs`) with its changes and a copy of its record, which
 /// [`RuntimeDir::save`] keeps the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeDir {

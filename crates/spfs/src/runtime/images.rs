@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use spfs_mount::image;
 use spfs_mount::view::View;
 
-use crate::Spfs;
+use crate::{Spfs, cache};
 
 /// The image of `view`, whose cache key is `key`; made if it is not there, or is from another boot.
 ///
@@ -18,6 +18,7 @@ pub fn ensure(spfs: &Spfs, key: &str, view: &View) -> Option<PathBuf> {
     let path = directory.join(format!("{key}-{}-{uid}-{gid}.erofs", image::VERSION));
     let made_now = File::open(&path).and_then(|file| image::stamp(&file));
     if made_now.is_ok_and(|stamp| stamp == spfs.env.boot_id) {
+        cache::touch(&path, spfs.env.now());
         return Some(path);
     }
     image::create(&path, view, uid, gid, &spfs.env.boot_id).ok()?;

@@ -1,5 +1,6 @@
 //! All runtimes of one user on one host: which there are, and in which state.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,11 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
     }
     let dir = live_dir(spfs, name)?;
     if dir.record_path().exists() {
-        return look(spfs, dir);
+        match look(spfs, dir.clone(), &inside::inhabited()) {
+            // It went while we looked.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            found => return found,
+        }
     }
     match durable_dir(spfs, name).filter(|path| path.join("record.json").exists()) {
         Some(path) => Ok(Found { record: RuntimeDir { path }.load()?, state: State::Saved, dir }),
@@ -85,16 +90,23 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
     }
 }
 
-fn look(spfs: &Spfs, dir: RuntimeDir) -> Result<Found> {
-    let record = dir.load()?;
-    let state = if dir.is_alive() {
-        State::Running
-    } else if has_members(spfs, &record) {
-        State::Unmonitored
-    } else if record.config.durable {
-        State::Saved
-    } else {
-        State::Dead
+fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found> {
+    let mut record = dir.load()?;
+    let namespace = record.namespace(&boot_text(&spfs.env.boot_id));
+    let members = namespace.is_some_and(|id| inhabited.contains(&id));
+    let mut alive = dir.is_alive();
+    // Nobody is left, and its monitor is putting it away: so would it look an instant later.
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while alive && !members && (namespace.is_some() || !record.status.running) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+        record = dir.load()?;
+        alive = dir.is_alive();
+    }
+    let state = match (alive, members, record.config.durable) {
+        (true, ..) => State::Running,
+        (false, true, _) => State::Unmonitored,
+        (false, false, true) => State::Saved,
+        (false, false, false) => State::Dead,
     };
     Ok(Found { record, state, dir })
 }
@@ -107,8 +119,9 @@ pub fn has_members(spfs: &Spfs, record: &Record) -> bool {
 /// All runtimes, by name. What nothing lives of any more is removed on the way.
 pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     let mut all = Vec::new();
+    let inhabited = inside::inhabited();
     for name in names(&spfs.dirs.run()?.join("runtimes"))? {
-        let Ok(found) = look(spfs, live_dir(spfs, &name)?) else { continue };
+        let Ok(found) = look(spfs, live_dir(spfs, &name)?, &inhabited) else { continue };
         match found.state {
             State::Dead => bury(found)?,
             State::Saved => all.push(settle(found)?),
