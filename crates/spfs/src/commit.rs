@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::spfs::Spfs;
 use crate::stack;
 use crate::tags::{self, Author};
+use crate::views;
 
 /// How a directory is committed.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,10 @@ pub fn path(
     let digest = layer(&*batch, found.digest, Vec::new(), format)?;
     batch.finish()?;
     tags::tag(repository, &digest, &options.tags, author)?;
+    if repository.root() == spfs.local.root() {
+        // The commit is done; without its view the first run only takes longer.
+        let _ = views::ensure_layer(spfs, &digest, (&found.digest, &found.manifest), &found.scanned.symlinks);
+    }
     if let Some(cache) = cache {
         // A cache that cannot be kept costs time, the next time; nothing else.
         let _ = cache.save();
@@ -82,9 +87,9 @@ fn stat_cache(spfs: &Spfs, path: &Path) -> Option<StatCache> {
 
 /// Makes a platform of `stack` (bottom-most first); what stands in it twice moves up.
 pub fn platform_of(
+    spfs: &Spfs,
     repository: &Directory,
     stack: &[Digest],
-    format: Format,
     names: &[TagName],
     author: &Author,
 ) -> Result<Committed> {
@@ -95,9 +100,13 @@ pub fn platform_of(
     // A platform of files would be one that nobody can enter.
     stack::members(repository, &unique)?;
     let batch = repository.begin()?;
-    let digest = platform(&*batch, unique, format)?;
+    let digest = platform(&*batch, unique, spfs.config.storage.format)?;
     batch.finish()?;
     tags::tag(repository, &digest, names, author)?;
+    if repository.root() == spfs.local.root() {
+        // As above.
+        let _ = views::ensure(spfs, &[digest]);
+    }
     Ok(Committed { digest, manifest: None, tags: names.to_vec() })
 }
 

@@ -3,11 +3,18 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use spfs_repo::Entry;
+use std::os::fd::AsFd;
+use std::path::Path;
 
-use crate::error::Result;
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use spfs_repo::ingest::Ingest;
+use spfs_repo::{Digest, Entry, Format, Manifest, Progress};
+
+use crate::error::{Error, Result};
 use crate::merged::{Item, Merged, MergedDir};
+use crate::runtime::{self, Reply, Request};
+use crate::spfs::Spfs;
 
 /// One path that differs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -96,6 +103,27 @@ impl Difference {
 
 fn is_dir(entry: &Entry) -> bool {
     entry.kind == spfs_repo::EntryKind::Tree
+}
+
+/// What was changed in the runtime around the caller since it began, or since its last commit.
+pub fn active(spfs: &Spfs, progress: &dyn Progress) -> Result<Vec<Change>> {
+    let found = runtime::active(spfs)?;
+    match runtime::ask(&found.dir, &Request::Changes, progress)? {
+        Reply::Changes(changes) => Ok(changes),
+        _ => {
+            let reason = "its monitor is of another version of spfs".to_owned();
+            Err(Error::Runtime { action: "ask", name: found.record.name, reason })
+        }
+    }
+}
+
+/// What is in the real directory `path` now, hashed and not stored.
+pub fn on_disk(path: &Path, progress: &dyn Progress) -> Result<Merged> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(Error::io("open", path))?;
+    let ingest = Ingest { batch: None, format: Format::default(), cache: None, threads: 0, progress };
+    let manifest = Manifest::from_dir(&ingest.tree(root.as_fd(), path)?.dir);
+    Ok(Merged::single(manifest, Digest::NULL))
 }
 
 /// Every difference between two trees, in path order: at each level directories first, then the rest, by name.

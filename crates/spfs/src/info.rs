@@ -8,9 +8,10 @@ use crate::error::Result;
 use crate::files::Content;
 use crate::merged::{self, Merged};
 use crate::names::{Named, Names};
-use crate::stack;
+use crate::spfs::Spfs;
+use crate::{runtime, stack};
 
-/// The runtime around the caller, as data. The module that runs it fills it in.
+/// The runtime around the caller, as data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ActiveRuntime {
     /// The runtime's name.
@@ -21,6 +22,15 @@ pub struct ActiveRuntime {
     pub stack: Vec<Digest>,
     /// What differs from that stack; `None` if that was not looked at.
     pub changes: Option<Vec<Change>>,
+}
+
+/// The runtime around the caller, without its changes, which take a walk: see [`crate::diff::active`].
+///
+/// Errors: [`crate::Error::NoRuntime`] outside of any.
+pub fn active(spfs: &Spfs) -> Result<ActiveRuntime> {
+    let record = runtime::active(spfs)?.record;
+    let (editable, stack) = (record.status.editable, record.status.stack);
+    Ok(ActiveRuntime { name: record.name, editable, stack, changes: None })
 }
 
 /// One object, described.

@@ -3,19 +3,35 @@
 //! To add one: a file with `Args` (its struct's doc comment is the help, `after_help` an example), and a line in
 //! [`ALL`].
 
+pub mod check;
+pub mod clean;
 pub mod commit;
 pub mod completion;
 pub mod config;
+pub mod diff;
 pub mod edit;
 pub mod help;
+pub mod info;
 pub mod init;
 pub mod join;
+pub mod layers;
+pub mod log;
+pub mod ls;
+pub mod ls_tags;
 pub mod man;
+pub mod platforms;
+pub mod read;
+pub mod render;
 pub mod reset;
 pub mod run;
 pub mod runtime;
+pub mod search;
 pub mod shell;
+pub mod tag;
+pub mod tags;
+pub mod untag;
 pub mod version;
+pub mod write;
 
 use std::process::ExitCode;
 
@@ -31,6 +47,22 @@ pub const ALL: &[Entry] = &[
     entry::<edit::Args>("edit", &[], Place::Front("Environments")),
     entry::<commit::Args>("commit", &[], Place::Front("Environments")),
     entry::<reset::Args>("reset", &[], Place::Front("Environments")),
+    entry::<info::Args>("info", &[], Place::Front("Looking")),
+    entry::<diff::Args>("diff", &[], Place::Front("Looking")),
+    entry::<ls::Args>("ls", &["list-dir", "list"], Place::Front("Looking")),
+    entry::<read::Args>("read", &["read-file", "cat", "cat-file"], Place::Front("Looking")),
+    entry::<tag::Args>("tag", &[], Place::Front("Names")),
+    entry::<untag::Args>("untag", &[], Place::Front("Names")),
+    entry::<tags::Args>("tags", &[], Place::Front("Names")),
+    entry::<log::Args>("log", &[], Place::Front("Names")),
+    entry::<search::Args>("search", &[], Place::Front("Names")),
+    entry::<ls_tags::Args>("ls-tags", &["list-tags"], Place::More("store")),
+    entry::<layers::Args>("layers", &[], Place::More("store")),
+    entry::<platforms::Args>("platforms", &[], Place::More("store")),
+    entry::<write::Args>("write", &["write-file"], Place::More("store")),
+    entry::<check::Args>("check", &[], Place::More("store")),
+    entry::<clean::Args>("clean", &[], Place::More("store")),
+    entry::<render::Args>("render", &[], Place::More("store")),
     entry::<join::Args>("join", &[], Place::More("runtimes")),
     entry::<runtime::Args>("runtime", &["rt"], Place::More("runtimes")),
     entry::<init::Args>("init", &[], Place::More("set up")),

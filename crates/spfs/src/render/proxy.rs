@@ -84,6 +84,8 @@ impl<'a> Proxies<'a> {
             match rustix::fs::linkat(CWD, &payload, CWD, path, AtFlags::empty()) {
                 Ok(()) | Err(Errno::EXIST) => return Ok(None),
                 Err(Errno::MLINK) => why = Did::CopiedForLinkLimit,
+                // The kernel lets nobody link another's file (`fs.protected_hardlinks`).
+                Err(Errno::PERM) => why = Did::CopiedForOwner,
                 Err(error) => return Err(Error::io("link to", path)(error)),
             }
         }

@@ -76,14 +76,15 @@ fn nothing_is_stored_of_what_cannot_be_committed() {
 #[test]
 fn a_platform_is_a_stack_without_repetition() {
     let repo = Repo::new();
+    let spfs = spfs(&repo);
     let (a, b) = (repo.layer(&[("a", "1")]), repo.layer(&[("b", "1")]));
     let tags = ["p".parse().unwrap()];
-    let made = commit::platform_of(&repo.dir, &[a, b, a], Default::default(), &tags, &author()).unwrap();
+    let made = commit::platform_of(&spfs, &repo.dir, &[a, b, a], &tags, &author()).unwrap();
     let ObjectBody::Platform(platform) = repo.read_object(&made.digest).unwrap().body else { panic!() };
     assert_eq!(platform.stack, [b, a]);
     assert_eq!(repo.history(&tags[0]).unwrap()[0].target, made.digest);
-    let empty = commit::platform_of(&repo.dir, &[], Default::default(), &[], &author()).unwrap();
+    let empty = commit::platform_of(&spfs, &repo.dir, &[], &[], &author()).unwrap();
     assert_eq!(empty.digest, digest("YBC67LH2QKP6E3UGXZ3GEVYMDUAHH3QJGLKVNKOERBHYD5QHRX4A===="));
     let blob = repo.file(b"x");
-    assert!(commit::platform_of(&repo.dir, &[a, blob], Default::default(), &[], &author()).is_err());
+    assert!(commit::platform_of(&spfs, &repo.dir, &[a, blob], &[], &author()).is_err());
 }

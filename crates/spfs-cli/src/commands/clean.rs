@@ -1,0 +1,111 @@
+//! `spfs clean`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use spfs::cache::{self, CachePlan};
+use spfs::clean::{self, Plan, Unneeded};
+use spfs::repo::Digest;
+use spfs::{Spfs, runtime};
+
+use super::Run;
+use crate::context::Context;
+use crate::errors::{Result, warn};
+use crate::format;
+use crate::output::Output;
+use crate::repository::Choice;
+use crate::shared::Json;
+
+/// Remove records of dead runtimes and caches over their limit; show what nothing needs any more
+///
+/// With --dry-run it only looks, and shows also which objects and payloads of the store neither a tag nor a runtime
+/// needs, and how big they are. This version does not remove those.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  spfs clean --dry-run
+  spfs clean")]
+pub struct Args {
+    /// Only show what could be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Ask no questions
+    #[arg(short, long, hide = true)]
+    yes: bool,
+    #[command(flatten)]
+    repository: Choice,
+    #[command(flatten)]
+    json: Json,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    caches: &'a CachePlan,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    caches: &'a CachePlan,
+    freed: u64,
+}
+
+impl Run for Args {
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let spfs = context.spfs()?;
+        let repository = self.repository.open(spfs)?;
+        let caches = cache::plan(spfs, spfs.env.now())?;
+        let mut out = context.out();
+        // Looking at the runtimes removes the records of those that have died.
+        let roots = used_by_runtimes(spfs)?;
+        if self.dry_run {
+            let plan = clean::plan(&repository, &roots, &context.bar("looking"))?;
+            if self.json.json {
+                out.json(&Shown { plan: &plan, caches: &caches })?;
+            } else {
+                show(&mut out, &plan, &caches)?;
+            }
+            return out.finish();
+        }
+        let freed = cache::apply(&caches);
+        if self.json.json {
+            out.json(&Done { caches: &caches, freed })?;
+        } else {
+            let (removed, kept) = (format::human(freed), format::human(caches.bytes.saturating_sub(freed)));
+            writeln!(out, "caches: {removed} removed, {kept} kept")?;
+        }
+        context.remark("objects and payloads are not removed by this version; `spfs clean --dry-run` shows them");
+        out.finish()
+    }
+}
+
+/// What the stacks of all runtimes are made of.
+fn used_by_runtimes(spfs: &Spfs) -> Result<Vec<Digest>> {
+    let statuses = runtime::list(spfs)?.into_iter().map(|found| found.record.status);
+    Ok(statuses.flat_map(|status| [status.stack, status.base, status.committed].concat()).collect())
+}
+
+fn show(out: &mut Output, plan: &Plan, caches: &CachePlan) -> Result<()> {
+    for piece in &plan.unreadable {
+        warn(&format!("{} cannot be read, so what it needs is not known: {}", piece.what, piece.reason));
+    }
+    writeln!(out, "{:>12} tags and runtimes followed", plan.roots)?;
+    line(out, "objects", &plan.objects)?;
+    line(out, "payloads", &plan.payloads)?;
+    let freed = format::human(caches.freed());
+    writeln!(out, "{:>12} of caches       [{freed:>10} to remove]", format::human(caches.bytes))?;
+    if !plan.payloads.largest.is_empty() {
+        writeln!(out, "The biggest payloads that nothing needs:")?;
+        for piece in &plan.payloads.largest {
+            writeln!(out, "{:>12} {}", format::human(piece.bytes), piece.digest)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut Output, what: &str, found: &Unneeded) -> Result<()> {
+    let (visited, count, size) = (found.visited, found.count, format::human(found.bytes));
+    writeln!(out, "{visited:>12} {what:<8} visited [{count:>6} that nothing needs, {size}]")?;
+    Ok(())
+}
