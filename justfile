@@ -10,7 +10,7 @@ lint:
     cargo lint
 
 docs:
-    RUSTDOCFLAGS="--deny warnings" cargo docs
+    RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo docs
 
 deny:
     cargo deny check
