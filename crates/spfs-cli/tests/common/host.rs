@@ -24,24 +24,21 @@ impl Host {
         Host { with_spfs: Path::new("/spfs").is_dir(), holder: None }
     }
 
-    /// A host with an empty directory `/spfs` that belongs to root, or one with no `/spfs`.
+    /// A host with an empty directory `/spfs` that belongs to root, or one with no `/spfs`. Needs root.
     ///
-    /// Needs root where the machine is not like that already: it is a new root of recursive binds of the old one,
-    /// in a mount namespace of its own (and pivoted, as a process in a mere chroot may not make user namespaces).
+    /// It is a new root of recursive binds of the old one, in a mount namespace of its own (and pivoted, as a process in
+    /// a mere chroot may not make user namespaces). A new one for each test: spfs as root makes the directory that it
+    /// misses.
     pub fn variant(with_spfs: bool) -> Host {
-        let here = Host::as_it_is();
-        if here.with_spfs == with_spfs && !with_spfs {
-            return here;
-        }
         Host { with_spfs, holder: Some(Rc::new(Holder::start(with_spfs))) }
     }
 
-    /// Both variants when the tests run as root, else the machine as it is.
+    /// New ones of both variants when the tests run as root, else the machine as it is.
     pub fn all() -> Vec<Host> {
         if is_root() { vec![Host::variant(false), Host::variant(true)] } else { vec![Host::as_it_is()] }
     }
 
-    /// Whether `/spfs` exists there.
+    /// Whether `/spfs` was there at first.
     pub fn has_spfs(&self) -> bool {
         self.with_spfs
     }

@@ -46,10 +46,10 @@ pub fn every_caller(test: impl Fn(&Home)) {
 
 /// Runs a test for every caller on a host with a directory `/spfs` and on a host without.
 pub fn everywhere(test: impl Fn(&Home)) {
-    for host in Host::all() {
-        for caller in Caller::all() {
+    for caller in Caller::all() {
+        for host in Host::all() {
             eprintln!("-- as {caller} on a host {host}");
-            test(&Home::on(caller, host.clone()));
+            test(&Home::on(caller.clone(), host));
         }
     }
 }

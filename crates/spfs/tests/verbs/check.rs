@@ -1,3 +1,5 @@
+//! `check`: what is whole, what is damaged, and whom it belongs to.
+
 use spfs::check::{Belongs, Options, Piece, Report, check};
 use spfs::repo::{Digest, NoProgress, Progress, Repository};
 

@@ -1,3 +1,5 @@
+//! `clean`: what the plan lists, and what it spares.
+
 use spfs::clean::plan;
 use spfs::repo::NoProgress;
 

@@ -1,3 +1,5 @@
+//! Commits of directories and of references.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -1,3 +1,5 @@
+//! `diff` between two environments.
+
 use spfs::diff::diff;
 use spfs::merged::Merged;
 use spfs::repo::Digest;

@@ -1,3 +1,5 @@
+//! Listing, reading and writing single files.
+
 use spfs::files::{self, Content, FileKind};
 use spfs::merged::{Merged, relative};
 use spfs::repo::Repository;

@@ -1,3 +1,5 @@
+//! `info` about references of every kind.
+
 use spfs::info::{self, ObjectContent};
 use spfs::names::Names;
 use spfs::repo::{Annotation, AnnotationValue, Layer, Object};

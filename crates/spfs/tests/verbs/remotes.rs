@@ -1,3 +1,5 @@
+//! Remotes that are configured, and those that cannot be had.
+
 use spfs::repo::Repository;
 use spfs::{Config, Env, Spfs, remotes};
 

@@ -1,3 +1,5 @@
+//! Renders: a view written out as plain directories.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Tags: making, removing, listing, history, search.
+
 use spfs::repo::{Repository, TagName, TagSpec};
 use spfs::tags::{self, Author, Untag};
 
