@@ -126,6 +126,23 @@ pub fn on_disk(path: &Path, progress: &dyn Progress) -> Result<Merged> {
     Ok(Merged::single(manifest, Digest::NULL))
 }
 
+/// The order of two paths, each with whether it is a directory: a directory before what is in it, at each level
+/// directories before the rest, then by name.
+pub fn path_order(a: (&str, bool), b: (&str, bool)) -> Ordering {
+    let mut names = (a.0.split('/').peekable(), b.0.split('/').peekable());
+    loop {
+        match (names.0.next(), names.1.next()) {
+            (Some(x), Some(y)) if x == y => {}
+            (Some(x), Some(y)) => {
+                // What is not the last name of its path is a directory.
+                let other = (!a.1 && names.0.peek().is_none(), !b.1 && names.1.peek().is_none());
+                return other.0.cmp(&other.1).then_with(|| x.cmp(y));
+            }
+            (x, y) => return x.cmp(&y),
+        }
+    }
+}
+
 /// Every difference between two trees, in path order: at each level directories first, then the rest, by name.
 pub fn diff(from: &Merged, to: &Merged) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
@@ -194,4 +211,19 @@ fn push_level<'a, 'b>(
     pairs.sort_by_key(|(_, old, new)| dir_of(old).is_none() && dir_of(new).is_none());
     pending.extend(pairs.into_iter().rev());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_in_order() {
+        let expected = ["a/", "a/z/", "a/z/f", "a/b", "b/", "b/f", "B", "a.txt", "aa"];
+        let split = |path: &'static str| (path.trim_end_matches('/'), path.ends_with('/'));
+        let mut sorted = expected;
+        sorted.reverse();
+        sorted.sort_by(|a, b| path_order(split(a), split(b)));
+        assert_eq!(sorted, expected);
+    }
 }

@@ -7,24 +7,25 @@ use spfs_mount::view::{NodeId, S_IFLNK, View};
 use spfs_repo::Digest;
 
 use super::changes::{Before, Item, Scan, UpperFile, before};
-use crate::diff::{Change, ChangeKind, Difference};
+use crate::diff::{self, Change, ChangeKind, Difference};
 
-/// Lists what differs, sorted by path. `digests` are those of the files whose content had to be looked at.
+/// Lists what differs, in path order. `digests` are those of the files whose content had to be looked at.
 pub fn list(scan: &Scan, committed: &View, digests: &HashMap<PathBuf, Digest>) -> Vec<Change> {
     let mut list = List { committed, files: &scan.files, digests, changes: Vec::new() };
     list.directory("", &scan.root);
     for (path, _) in &scan.refused {
-        list.changes.push(Change { path: path.to_string_lossy().into_owned(), kind: ChangeKind::Added });
+        list.report(&path.to_string_lossy(), ChangeKind::Added, false);
     }
-    list.changes.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
-    list.changes
+    list.changes.sort_by(|(a, a_dir), (b, b_dir)| diff::path_order((&a.path, *a_dir), (&b.path, *b_dir)));
+    list.changes.into_iter().map(|(change, _)| change).collect()
 }
 
 struct List<'a> {
     committed: &'a View,
     files: &'a [UpperFile],
     digests: &'a HashMap<PathBuf, Digest>,
-    changes: Vec<Change>,
+    /// Each with whether it is, or was, a directory.
+    changes: Vec<(Change, bool)>,
 }
 
 impl List<'_> {
@@ -60,19 +61,19 @@ impl List<'_> {
 
     /// Reports one path that is there now.
     fn compare(&mut self, path: &str, mode: u32, size: u64, before: Option<Before>, content: bool) {
+        let is_directory = mode & spfs_mount::view::S_IFMT == spfs_mount::view::S_IFDIR;
         let Some(before) = before else {
-            self.report(path, ChangeKind::Added);
+            self.report(path, ChangeKind::Added, is_directory);
             return;
         };
         let was_directory = before.digest.is_none();
-        let is_directory = mode & spfs_mount::view::S_IFMT == spfs_mount::view::S_IFDIR;
         let difference = Difference {
             mode: (before.mode != mode).then_some((before.mode, mode)),
             content: content && !was_directory,
             size: (!was_directory && !is_directory && before.size != size).then_some((before.size, size)),
         };
         if difference != Difference::default() {
-            self.report(path, ChangeKind::Changed(difference));
+            self.report(path, ChangeKind::Changed(difference), was_directory || is_directory);
         }
         if was_directory && !is_directory {
             self.children_gone(path, before.node);
@@ -80,8 +81,9 @@ impl List<'_> {
     }
 
     fn gone(&mut self, path: &str, node: NodeId) {
-        self.report(path, ChangeKind::Removed);
-        if before(self.committed, node).is_some_and(|before| before.digest.is_none()) {
+        let was_directory = before(self.committed, node).is_some_and(|before| before.digest.is_none());
+        self.report(path, ChangeKind::Removed, was_directory);
+        if was_directory {
             self.children_gone(path, node);
         }
     }
@@ -93,8 +95,8 @@ impl List<'_> {
         }
     }
 
-    fn report(&mut self, path: &str, kind: ChangeKind) {
-        self.changes.push(Change { path: path.to_owned(), kind });
+    fn report(&mut self, path: &str, kind: ChangeKind, directory: bool) {
+        self.changes.push((Change { path: path.to_owned(), kind }, directory));
     }
 }
 
