@@ -20,6 +20,7 @@ use crate::usage;
 pub const COMPLETE_VARIABLE: &str = "SPFS_COMPLETE";
 
 /// What a command line asks for.
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Line {
     /// One of our commands.
     Run(Chosen, Context),
@@ -78,7 +79,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
     match matches.remove_subcommand() {
         Some((name, matches)) => match commands::find(&name) {
             Some(entry) => {
-                let verbose = verbose.max(matches.get_count("verbose"));
+                let verbose = verbose.max(matches.get_count("verbose")).max(logged(std::env::var("SPFS_LOG").ok()));
                 Line::Run(Chosen { entry, matches }, Context::new(verbose))
             }
             None => {
@@ -88,6 +89,22 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
         },
         None => Line::Done(print_overview(true)),
     }
+}
+
+/// What `SPFS_LOG` asks for, in `-v`s: existing SPFS knows it as a filter like `spfs=debug,info`.
+fn logged(filter: Option<String>) -> u8 {
+    let filter = filter.unwrap_or_default().to_lowercase();
+    let ours = filter.split(',').filter_map(|part| match part.split_once('=') {
+        Some((target, level)) => (target.trim() == "spfs").then_some(level.trim()),
+        None => Some(part.trim()),
+    });
+    ours.map(|level| match level {
+        "trace" => 2,
+        "debug" => 1,
+        _ => 0,
+    })
+    .max()
+    .unwrap_or(0)
 }
 
 /// Whether this is `spfs --help`, with no command.
@@ -118,4 +135,18 @@ fn report(error: &clap::Error, words: &[OsString]) -> ExitCode {
         anstream::eprintln!("\n{HINT}hint:{END} {hint}");
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_of_logs_are_counts_of_v() {
+        for (filter, verbose) in
+            [("spfs=debug,info", 1), ("trace", 2), ("spfs=info,warn", 0), ("hyper=trace", 0), ("", 0)]
+        {
+            assert_eq!(logged(Some(filter.to_owned())), verbose, "{filter}");
+        }
+    }
 }

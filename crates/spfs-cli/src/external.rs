@@ -45,17 +45,18 @@ fn unknown(name: &str) -> Failure {
 
 /// Those of `names` that look like `name`, the nearest first, at most three.
 fn similar(name: &str, names: impl Iterator<Item = &'static str>) -> Vec<String> {
-    let mut near: Vec<(f64, &str)> = names
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, candidate)| *likeness > 0.8 || strsim::osa_distance(name, candidate) < 2)
+    let likeness = |candidate: &str| strsim::jaro_winkler(name, candidate);
+    let mut near: Vec<(usize, &str)> = names
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance < 2 || likeness(candidate) > 0.8)
         .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    near.sort_by(|a, b| a.0.cmp(&b.0).then(likeness(b.1).total_cmp(&likeness(a.1))).then(a.1.cmp(b.1)));
     // Beside a very near one, the others are noise.
-    let best = near.first().map_or(1.0, |(likeness, _)| *likeness);
+    let best = near.first().map_or(0, |(distance, _)| *distance);
     near.into_iter()
-        .take_while(|(likeness, _)| best - likeness < 0.1)
+        .take_while(|(distance, _)| *distance <= best + 1)
         .take(3)
-        .map(|(_, candidate)| candidate.to_owned())
+        .map(|(_, name)| name.to_owned())
         .collect()
 }
 

@@ -22,7 +22,5 @@ pub const ADDED: Style = colour(AnsiColor::Green);
 pub const REMOVED: Style = colour(AnsiColor::Red);
 /// What was changed.
 pub const CHANGED: Style = colour(AnsiColor::Yellow);
-/// What matters less.
-pub const DIM: Style = Style::new().dimmed();
 /// The end of any of them.
 pub const END: Reset = Reset;

@@ -26,7 +26,21 @@ Environments
   commit    Save active changes as a layer, or the whole environment as a platform
   reset     Throw away active changes, or change what the environment is made of
 
+Looking
+  info      Show this environment and its changes, or what a reference is and holds
+  diff      Show what was changed in this environment, or what differs between two
+  ls        List a directory of a layer or platform, without entering it
+  read      Print a file of a layer or platform; of a symlink, its target
+
+Names
+  tag       Give names to a layer, a platform or a file
+  untag     Remove a tag, or one version of it
+  tags      List all tags
+  log       Show what a tag has meant, newest first
+  search    Look for tags by a part of their name, in the local repository and in all remotes
+
 More
+  store     ls-tags layers platforms write check clean render
   runtimes  join runtime
   set up    init config completion man version
 
@@ -100,7 +114,7 @@ Examples:
 "#);
     let help = home.spfs_line("help run").run().stdout;
     home.spfs_line("run --help").run().ok().stdout_is(&help);
-    home.spfs_line("help config").run().ok().stdout_has("Usage: spfs config").stdout_has("CONFIGURATION");
+    home.spfs_line("help layers").run().ok().stdout_has("Usage: spfs layers").stdout_has("LIVE LAYERS");
     home.spfs_line("help rt").run().ok().stdout_has("Usage: spfs runtime");
     home.spfs_line("help nonsense").run().code(1).stderr_has("environments, references");
 }
@@ -204,6 +218,7 @@ error: unknown runtime "nothing"
 hint: `spfs runtime list` lists the runtimes
 $ spfs tga my-layer x
 error: there is no command "tga", and no program spfs-tga on the PATH
+hint: did you mean `tag` or `tags`?
 hint: `spfs help` lists the commands
 $ spfs run - -- spfs commit layer
 error: nothing to commit: nothing has changed since the runtime began, or since the last commit
@@ -368,4 +383,34 @@ fn manual_pages_of_every_command() {
         assert!(home.path(&format!("pages/{command}.1")).exists(), "{command}");
     }
     home.sh("man -l pages/spfs-run.1 2>/dev/null || true").run().ok();
+}
+
+#[test]
+fn throwing_changes_away_is_asked_for_on_a_terminal() {
+    let home = home();
+    home.script("-", "echo a > /spfs/a; spfs commit layer -t my-layer").run().ok();
+    let reset = |options: &str, answer: &str| {
+        let code = format!("touch /spfs/new; spfs reset --ref my-layer {options}; echo code $? $(ls /spfs)");
+        let mut terminal = home.pty(["run", "-", "--", "sh", "-c", &code]);
+        if !answer.is_empty() {
+            terminal.expect("1 active change will be lost. Go on? (y/N) ");
+            terminal.line(answer);
+        }
+        terminal.finish().1
+    };
+    assert!(reset("", "n").contains("code 2 new"));
+    assert!(reset("", "yes").contains("code 0 a"));
+    assert!(reset("--yes", "").contains("code 0 a"));
+    assert!(reset("--keep-changes", "").contains("code 0 a new"));
+    // Without a terminal nobody can be asked.
+    let code = "touch /spfs/new; spfs reset --ref my-layer; ls /spfs";
+    home.script("-", code).run().ok().stdout_is("a");
+}
+
+#[test]
+fn verbosity_shows_what_is_mounted() {
+    let home = home();
+    home.spfs_line("run -v - -- true").run().ok().stdout_is("").stderr_has("mounted:");
+    home.spfs_line("run - -- true").env("SPFS_LOG", "spfs=debug,info").run().ok().stderr_has("mounted:");
+    home.spfs_line("run - -- true").run().ok().stderr_is("");
 }

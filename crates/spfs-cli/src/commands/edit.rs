@@ -30,13 +30,10 @@ pub struct Args {
 impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let found = runtime::active(context.spfs()?)?;
-        if self.keep_runtime {
-            if let Reply::Replaced(remarks) = runtime::ask(&found.dir, &Request::KeepRuntime, &context.bar("keeping"))?
-            {
-                for remark in remarks {
-                    context.remark(remark);
-                }
-            }
+        if self.keep_runtime
+            && let Reply::Replaced(remarks) = runtime::ask(&found.dir, &Request::KeepRuntime, &context.bar("keeping"))?
+        {
+            remarks.iter().for_each(|remark| context.remark(remark));
         }
         let editable = !self.off;
         if found.record.status.editable == editable {

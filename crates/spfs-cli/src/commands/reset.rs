@@ -88,7 +88,9 @@ fn confirm(found: &Found) -> Result<()> {
         return Ok(());
     }
     let mut stderr = anstream::stderr();
-    write!(stderr, "{} active changes will be lost. Go on? (y/N) ", changes.len())?;
+    let count =
+        if changes.len() == 1 { "1 active change".to_owned() } else { format!("{} active changes", changes.len()) };
+    write!(stderr, "{count} will be lost. Go on? (y/N) ")?;
     stderr.flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
