@@ -12,7 +12,7 @@ use spfs_repo::ingest::Ingest;
 use spfs_repo::{Digest, Entry, Format, Manifest, Progress};
 
 use crate::error::{Error, Result};
-use crate::merged::{Item, Merged, MergedDir};
+use crate::merged::{Item, Merged, MergedDir, Steps};
 use crate::runtime::{self, Reply, Request};
 use crate::spfs::Spfs;
 
@@ -153,9 +153,10 @@ pub fn diff(from: &Merged, to: &Merged) -> Result<Vec<Change>> {
 /// Hands every difference between two trees to `report`, in path order. Parts that both share are not descended.
 pub fn each(from: &Merged, to: &Merged, mut report: impl FnMut(Change)) -> Result<()> {
     let mut pending = Vec::new();
-    let mut path = String::new();
+    let (mut path, mut steps) = (String::new(), Steps::default());
     push_level(&mut pending, 0, Some(&from.root()), Some(&to.root()))?;
     while let Some((parent_len, old, new)) = pending.pop() {
+        steps.step()?;
         let Some(name) = old.as_ref().or(new.as_ref()).map(|item| &item.entry.name) else { continue };
         path.truncate(parent_len);
         if !path.is_empty() {

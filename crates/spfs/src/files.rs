@@ -7,7 +7,7 @@ use spfs_repo::repository::PayloadReader;
 use spfs_repo::{Blob, Digest, EntryKind, Error as RepoError, Hasher, Kind, Object, ObjectBody, Repository, TagName};
 
 use crate::error::{Error, Result};
-use crate::merged::{Item, Merged, MergedDir};
+use crate::merged::{Item, Merged, MergedDir, Steps};
 use crate::tags::{self, Author};
 
 /// One directory of a stored tree.
@@ -72,9 +72,11 @@ pub fn list_below(
     mut report: impl FnMut(Listing) -> Result<()>,
 ) -> Result<()> {
     let mut level = vec![(path.to_owned(), directory(merged, path)?)];
+    let mut steps = Steps::default();
     while !level.is_empty() {
         let mut next = Vec::new();
         for (path, dir) in level {
+            steps.step()?;
             let found = listing(path.clone(), &dir, sizes)?;
             for item in dir.items()? {
                 let below =

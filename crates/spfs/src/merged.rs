@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use spfs_repo::manifest::MAX_PATHS;
 use spfs_repo::{Digest, Entry, EntryKind, Error as RepoError, Layer, Manifest, ObjectBody, Repository};
 
 use crate::error::{Error, Result};
@@ -136,8 +137,9 @@ impl Merged {
         mut visit: impl FnMut(&str, &Item<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut pending = self.root().in_path_order()?.into_iter().rev().map(|i| (0, i)).collect::<Vec<_>>();
-        let mut path = String::new();
+        let (mut path, mut steps) = (String::new(), Steps::default());
         while let Some((parent_len, item)) = pending.pop() {
+            steps.step()?;
             path.truncate(parent_len);
             if !path.is_empty() {
                 path.push('/');
@@ -208,9 +210,10 @@ impl<'a> MergedDir<'a> {
     /// Bytes of all files below it, each path counted.
     pub fn size(&self) -> Result<u64> {
         let mut pending = vec![self.clone()];
-        let mut total = 0u64;
+        let (mut total, mut steps) = (0u64, Steps::default());
         while let Some(dir) = pending.pop() {
             for item in dir.items()? {
+                steps.step()?;
                 match item.dir {
                     Some(inner) => pending.push(inner),
                     None => total = total.saturating_add(item.entry.size),
@@ -244,6 +247,22 @@ impl Merged {
     }
 }
 
+/// Counts the paths of a walk, and ends it where no honest tree goes on: a few kilobytes of trees that name each other
+/// twice make more paths than there are atoms.
+#[derive(Default)]
+pub(crate) struct Steps(u64);
+
+impl Steps {
+    /// One more path.
+    pub fn step(&mut self) -> Result<()> {
+        self.0 += 1;
+        if self.0 > MAX_PATHS {
+            return Err(RepoError::corrupt("the tree", format!("it has more than {MAX_PATHS} paths")).into());
+        }
+        Ok(())
+    }
+}
+
 /// Visits every path of one manifest, masks included: parents before children, directories before the rest.
 pub fn walk_manifest(manifest: &Manifest, mut visit: impl FnMut(&str, &Entry)) -> Result<()> {
     let trees: HashMap<Digest, &spfs_repo::Tree> = manifest.trees.iter().map(|tree| (tree.digest(), tree)).collect();
@@ -252,10 +271,11 @@ pub fn walk_manifest(manifest: &Manifest, mut visit: impl FnMut(&str, &Entry)) -
         order.sort_by_key(|&i| (tree.entries[i].kind != EntryKind::Tree, &tree.entries[i].name));
         order
     };
-    let mut path = String::new();
+    let (mut path, mut steps) = (String::new(), Steps::default());
     let Some(root) = manifest.trees.first() else { return Ok(()) };
     let mut pending: Vec<(usize, &Entry)> = in_order(root).into_iter().rev().map(|i| (0, &root.entries[i])).collect();
     while let Some((parent_len, entry)) = pending.pop() {
+        steps.step()?;
         path.truncate(parent_len);
         if !path.is_empty() {
             path.push('/');

@@ -8,6 +8,7 @@ use spfs::repo::TagSpec;
 use spfs::tags;
 
 use super::Run;
+use crate::complete;
 use crate::context::Context;
 use crate::errors::Result;
 use crate::repository::Choice;
@@ -18,6 +19,7 @@ use crate::shared::Json;
 #[command(after_help = "Example:\n  spfs log my-layer")]
 pub struct Args {
     /// The tag
+    #[arg(add = complete::reference())]
     tag: TagSpec,
     #[command(flatten)]
     repository: Choice,

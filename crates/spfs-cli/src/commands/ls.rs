@@ -9,6 +9,7 @@ use spfs::merged::{self, Merged};
 use spfs::repo::{Repository, Tag};
 
 use super::Run;
+use crate::complete;
 use crate::context::Context;
 use crate::errors::Result;
 use crate::format;
@@ -23,6 +24,7 @@ use crate::shared::Json;
   spfs ls -lH my-platform bin")]
 pub struct Args {
     /// The layer, platform or manifest; several may be joined with `+`
+    #[arg(add = complete::env_spec())]
     reference: String,
     /// The directory in it
     #[arg(default_value = "/spfs")]

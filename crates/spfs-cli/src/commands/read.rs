@@ -7,6 +7,7 @@ use spfs::files::{self, Content};
 use spfs::merged::{self, Merged};
 
 use super::Run;
+use crate::complete;
 use crate::context::Context;
 use crate::errors::{Failure, Result};
 use crate::output::Output;
@@ -17,6 +18,7 @@ use crate::repository::{self, Choice};
 #[command(after_help = "Example:\n  spfs read my-layer message.txt")]
 pub struct Args {
     /// The layer, platform or manifest that holds the file; or the file itself, if it was stored with `spfs write`
+    #[arg(add = complete::env_spec())]
     reference: String,
     /// The file's path in it
     path: Option<String>,

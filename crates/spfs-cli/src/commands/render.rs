@@ -74,6 +74,7 @@ impl Run for Args {
             threads: self.max_concurrent_blobs.unwrap_or(cores).clamp(1, cores),
             user: &user,
             share_payloads: true,
+            now: spfs.env.now(),
         };
         let bar = context.bar("rendering");
         let rendered = match &self.target {

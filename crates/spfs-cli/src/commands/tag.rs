@@ -7,6 +7,7 @@ use spfs::repo::TagName;
 use spfs::tags;
 
 use super::Run;
+use crate::complete;
 use crate::context::Context;
 use crate::errors::Result;
 use crate::repository::{self, Choice};
@@ -19,6 +20,7 @@ use crate::shared::{Json, Quiet};
 #[command(after_help = "Example:\n  spfs tag my-layer vfx/tools   # vfx/tools now means the same as my-layer")]
 pub struct Args {
     /// What to name: a tag, a digest, or the beginning of one
+    #[arg(add = complete::reference())]
     target: String,
     /// The names to give it
     #[arg(required = true, value_name = "TAG")]

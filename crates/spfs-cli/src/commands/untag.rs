@@ -7,6 +7,7 @@ use spfs::repo::TagSpec;
 use spfs::tags::{self, Untag};
 
 use super::Run;
+use crate::complete;
 use crate::context::Context;
 use crate::errors::{Failure, Result, USAGE};
 use crate::repository::Choice;
@@ -22,6 +23,7 @@ use crate::shared::{Json, Quiet};
   spfs untag my-layer --all     # forget the name")]
 pub struct Args {
     /// The tag, with ~N for one version of it
+    #[arg(add = complete::reference())]
     tag: String,
     /// Remove only the newest version
     #[arg(long, conflicts_with = "all")]

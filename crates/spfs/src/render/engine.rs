@@ -19,7 +19,7 @@ use super::proxy::Proxies;
 use super::summary::{Counter, Did, Summary};
 use super::{Options, Strategy};
 use crate::error::{Error, Result};
-use crate::merged::{Item, Merged, MergedDir};
+use crate::merged::{Item, Merged, MergedDir, Steps};
 
 /// Files that may wait for a thread; each holds its directory open.
 const WAITING: usize = 256;
@@ -265,7 +265,7 @@ fn walk<'a>(
     let open = |dir: &OwnedFd, name: &str, path: &Path| {
         rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(Error::io("open", path))
     };
-    let mut path = path.to_owned();
+    let (mut path, mut steps) = (path.to_owned(), Steps::default());
     let mut dir = Arc::new(open(root, ".", &path)?);
     // The directories on the way to the present one, with what is still to be visited in them.
     let mut levels: Vec<(Option<&'a Entry>, std::vec::IntoIter<Item<'a>>)> =
@@ -273,6 +273,7 @@ fn walk<'a>(
     while let Some((entry, items)) = levels.last_mut() {
         match items.next() {
             Some(item) => {
+                steps.step()?;
                 path.push(&item.entry.name);
                 enter(&dir, &item, &path)?;
                 match item.dir {

@@ -11,6 +11,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
 use spfs_repo::{Digest, Directory, ObjectBody, Progress, Repository as _};
@@ -47,6 +48,8 @@ pub struct Options<'a> {
     pub user: &'a str,
     /// Whether a payload of another user may be linked where its mode fits (`allow_payload_sharing_between_users`).
     pub share_payloads: bool,
+    /// Now.
+    pub now: Timestamp,
 }
 
 /// What was rendered. As JSON it is what upstream's `spfs-render` prints.
@@ -105,6 +108,9 @@ pub fn in_repository(
     progress: &dyn Progress,
 ) -> Result<Rendered> {
     let base = user_dir(repository, options.user)?;
+    for work in [base.join("work"), base.join("proxy/work")] {
+        sweep(&work, options.now);
+    }
     let proxies = Proxies::new(repository, options)?;
     let mut rendered = Rendered { paths_rendered: Vec::new(), render_summary: Summary::default() };
     for layer in layers {
@@ -133,6 +139,20 @@ pub fn in_repository(
         }
     }
     Ok(rendered)
+}
+
+/// How old the leftovers of a render that was killed must be to be removed: no render takes that long.
+const ABANDONED: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Removes what killed renders have left in a work directory.
+fn sweep(work: &Path, now: Timestamp) {
+    for entry in fs::read_dir(work).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let modified = modified.and_then(|time| Timestamp::try_from(time).ok());
+        if modified.is_some_and(|time| now.duration_since(time) > ABANDONED) {
+            remove_tree(&entry.path());
+        }
+    }
 }
 
 /// Fills `work` and gives it its name. Whatever happens, `work` is gone afterwards.

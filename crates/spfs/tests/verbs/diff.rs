@@ -125,3 +125,22 @@ fn a_tree_deeper_than_any_thread_stack() {
     assert_eq!(found, [format!("~/spfs/{path}f [content, size {{1=>2}}]")]);
     assert_eq!(lines(&repo, &[], &[two]).len(), 901);
 }
+
+#[test]
+fn a_tree_of_endlessly_many_paths_is_refused() {
+    use spfs::repo::{Entry, EntryKind, Manifest, Tree};
+    let repo = Repo::new();
+    // Each of 60 trees names the next one twice: 2^60 paths in a few kilobytes.
+    let mut trees = vec![Tree::default()];
+    for _ in 0..60 {
+        let object = trees.last().unwrap().digest();
+        let entry = |name: &str| Entry { kind: EntryKind::Tree, object, mode: 0o040755, size: 0, name: name.into() };
+        trees.push(Tree { entries: vec![entry("a"), entry("b")] });
+    }
+    trees.reverse();
+    let bomb = Merged::single(Manifest { trees }, Digest::NULL);
+    let empty = Merged::read(&repo.dir, &[]).unwrap();
+    let error = spfs::diff::each(&empty, &bomb, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("it has more than"), "{error}");
+    assert_eq!(spfs::files::list(&bomb, "a/b/a/b", false).unwrap().entries.len(), 2);
+}

@@ -10,7 +10,8 @@ use spfs::repo::{Digest, NoProgress};
 use crate::Repo;
 
 fn options(strategy: Strategy) -> Options<'static> {
-    Options { strategy, allow_existing: false, threads: 3, user: "me", share_payloads: false }
+    let now = jiff::Timestamp::now();
+    Options { strategy, allow_existing: false, threads: 3, user: "me", share_payloads: false, now }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -212,4 +213,21 @@ fn deep_trees_and_many_files() {
     assert_eq!(fs::read_to_string(target.join("many/3/10")).unwrap(), "10");
     assert_eq!(fs::read_to_string(target.join(format!("{deep}f"))).unwrap(), "deep");
     fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn leftovers_of_killed_renders_go_in_time() {
+    let repo = Repo::new();
+    let layers = sample(&repo);
+    let work = repo.root().join("renders/me/work");
+    for (name, days) in [("old", 8), ("young", 1)] {
+        fs::create_dir_all(work.join(name).join("closed")).unwrap();
+        fs::set_permissions(work.join(name).join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 24 * 3600);
+        fs::File::open(work.join(name)).unwrap().set_modified(time).unwrap();
+    }
+    in_repository(&repo.dir, &layers, &options(Strategy::HardLink), &NoProgress).unwrap();
+    assert!(!work.join("old").exists());
+    assert!(work.join("young").exists());
+    fs::set_permissions(work.join("young/closed"), fs::Permissions::from_mode(0o755)).unwrap();
 }
