@@ -18,6 +18,7 @@ pub mod reference;
 pub mod repository;
 pub mod tag;
 mod text;
+mod unique;
 
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
@@ -29,3 +30,4 @@ pub use object::{
 pub use progress::{NoProgress, Progress};
 pub use repository::{Batch, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
+pub use unique::unique;

@@ -274,7 +274,7 @@ pub(super) fn sweep(store: &Store, local: bool) {
 
 /// Whether the newest directory of the work directory `name` is older than `age` seconds by the file system's clock.
 fn is_older(work: &OwnedFd, name: &str, age: i64) -> Option<bool> {
-    let probe = format!("probe-{}", uuid::Uuid::new_v4().simple());
+    let probe = format!("probe-{}", crate::unique().simple());
     rustix::fs::mkdirat(work, &probe, Mode::RWXU).ok()?;
     let now = rustix::fs::statat(work, &probe, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_mtime);
     let _ = rustix::fs::unlinkat(work, &probe, AtFlags::REMOVEDIR);

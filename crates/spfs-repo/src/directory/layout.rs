@@ -212,7 +212,7 @@ pub(super) fn check_version(root: &Path) -> Result<bool> {
 /// Writes VERSION of a new repository. Two creators write the same.
 pub(super) fn write_version(root: &Path, modes: Modes) -> Result<()> {
     let path = root.join("VERSION");
-    let temporary = root.join(format!(".VERSION.{}", uuid::Uuid::new_v4().simple()));
+    let temporary = root.join(format!(".VERSION.{}", crate::unique().simple()));
     let written = write_file(&temporary, FORMAT_VERSION.as_bytes(), modes.file())
         .and_then(|()| std::fs::rename(&temporary, &path).map_err(Error::io("create", &path)));
     if written.is_err() {

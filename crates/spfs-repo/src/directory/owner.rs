@@ -7,7 +7,6 @@
 use std::fmt;
 
 use rustix::process::{Pid, getpid};
-use uuid::Uuid;
 
 /// The identity of a process, and of one lock or work directory that it made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +47,7 @@ impl Owner {
             pid_namespace: rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino),
             pid: pid.as_raw_nonzero().get() as u32,
             start: start_time(pid).unwrap_or(0),
-            id: Uuid::new_v4().simple().to_string(),
+            id: crate::unique().simple().to_string(),
         }
     }
 

@@ -109,7 +109,7 @@ impl StatCache {
         if let Some(directory) = self.path.parent() {
             make_private(directory)?;
         }
-        let temporary = self.path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+        let temporary = self.path.with_extension(format!("{}.tmp", crate::unique().simple()));
         let written = std::fs::write(&temporary, encode(&seen)).and_then(|()| std::fs::rename(&temporary, &self.path));
         written.map_err(|e| {
             let _ = std::fs::remove_file(&temporary);

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use spfs_repo::{Digest, Directory, Entry, Error as RepoError, Progress};
-use uuid::Uuid;
 
 use super::proxy::Proxies;
 use super::summary::{Counter, Did, Summary};
@@ -241,7 +240,7 @@ fn link(from: &Path, job: &Job<'_>) -> Result<(), Errno> {
 }
 
 fn temporary() -> String {
-    format!(".spfs-{}", Uuid::new_v4())
+    format!(".spfs-{}", spfs_repo::unique())
 }
 
 /// Puts the finished `temporary` in the place of `name`.

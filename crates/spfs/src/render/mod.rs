@@ -15,7 +15,6 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
 use spfs_repo::{Digest, Directory, ObjectBody, Progress, Repository as _};
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::merged::Merged;
@@ -90,7 +89,7 @@ pub fn to_directory(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let parent = target.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-            let work = parent.join(format!(".spfs-render-{}", Uuid::new_v4()));
+            let work = parent.join(format!(".spfs-render-{}", spfs_repo::unique()));
             fs::create_dir(&work).map_err(Error::io("create", &work))?;
             publish_or_remove(&engine, &work, &target)?;
         }
@@ -126,7 +125,7 @@ pub fn in_repository(
         if !path.is_dir() {
             let merged = Merged::read(repository, &[manifest])?;
             let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress);
-            let work = base.join("work").join(Uuid::new_v4().to_string());
+            let work = base.join("work").join(spfs_repo::unique().to_string());
             make_dirs(repository, &work)?;
             if let Some(parent) = path.parent() {
                 make_dirs(repository, parent)?;

@@ -12,7 +12,6 @@ use std::sync::Mutex;
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use spfs_repo::{Digest, Directory, Entry};
-use uuid::Uuid;
 
 use super::engine::{copy_new, missing};
 use super::summary::{Counter, Did};
@@ -38,7 +37,7 @@ impl<'a> Proxies<'a> {
             return Ok(None);
         }
         let base = user_dir(repository, options.user)?.join("proxy");
-        let work = base.join("work").join(Uuid::new_v4().to_string());
+        let work = base.join("work").join(spfs_repo::unique().to_string());
         make_dirs(repository, &work)?;
         let (share_payloads, staged) = (options.share_payloads, Mutex::default());
         Ok(Some(Proxies { repository, base, work, share_payloads, staged }))
@@ -89,7 +88,7 @@ impl<'a> Proxies<'a> {
                 Err(error) => return Err(Error::io("link to", path)(error)),
             }
         }
-        let temporary = self.work.join(Uuid::new_v4().to_string());
+        let temporary = self.work.join(spfs_repo::unique().to_string());
         copy_new(CWD, &temporary, &temporary, &payload, entry)?;
         counter.proxy(why, entry.size);
         Ok(Some(temporary))

@@ -38,7 +38,7 @@ impl RuntimeDir {
     pub fn create(&self, record: &Record) -> Result<AliveLock> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         make_private(parent)?;
-        let staged = RuntimeDir { path: parent.join(format!("{HIDDEN}new-{}", uuid::Uuid::new_v4())) };
+        let staged = RuntimeDir { path: parent.join(format!("{HIDDEN}new-{}", spfs_repo::unique())) };
         make_private(&staged.path)?;
         let result = staged.fill(record).and_then(|alive| {
             publish(&staged.path, &self.path, &record.name)?;
@@ -143,7 +143,7 @@ pub fn save(directory: &Path, record: &Record, durable: bool) -> Result<()> {
 /// Removes a runtime's directory, all at once for whoever looks; nothing there is no error.
 pub fn remove(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let doomed = parent.join(format!("{HIDDEN}old-{}", uuid::Uuid::new_v4()));
+    let doomed = parent.join(format!("{HIDDEN}old-{}", spfs_repo::unique()));
     match fs::rename(path, &doomed) {
         Ok(()) => remove_tree(&doomed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -123,7 +123,7 @@ fn fresh_changes(record: &mut Record) -> Result<()> {
             || record.config.mount_namespace.is_some()
     });
     if used {
-        let changes = home.join(format!("changes-{}", uuid::Uuid::new_v4()));
+        let changes = home.join(format!("changes-{}", spfs_repo::unique()));
         durable::make_changes(&changes)?;
         durable::set_changes(record, home, &changes);
     }

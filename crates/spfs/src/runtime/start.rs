@@ -165,7 +165,7 @@ fn new_record(
             registry::check_name(name)?;
             name.clone()
         }
-        None => uuid::Uuid::new_v4().to_string(),
+        None => spfs_repo::unique().to_string(),
     };
     let top_down: Vec<Digest> = stack.iter().rev().copied().collect();
     Ok(Record {
