@@ -105,9 +105,20 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (
     })
 }
 
-/// A message with its control characters shown, line by line.
+/// Characters of a message that are shown at most: what was typed may be as long as the kernel allows.
+const LONGEST: usize = 4000;
+
+/// A message with its control characters shown, line by line; of an absurdly long one the beginning and the end.
 fn safe(message: &str) -> String {
-    message.lines().map(printable).collect::<Vec<_>>().join("\n    ")
+    let safe = message.lines().map(printable).collect::<Vec<_>>().join("\n    ");
+    let mut starts = safe.char_indices().map(|(at, _)| at);
+    let count = starts.clone().count();
+    if count <= LONGEST {
+        return safe;
+    }
+    let (first, last) = (starts.nth(LONGEST / 2), starts.nth(count - LONGEST - 1));
+    let (first, last) = (first.unwrap_or(safe.len()), last.unwrap_or(safe.len()));
+    format!("{} […] {}", &safe[..first], &safe[last..])
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
@@ -119,4 +130,18 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
 /// Prints a warning to standard error: something is odd, and we go on.
 pub fn warn(message: &str) {
     anstream::eprintln!("{}warning:{} {}", style::WARNING, style::END, safe(message));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_message_both_ends_are_shown() {
+        assert_eq!(safe("a\x1b\nb"), "a\\u{1b}\n    b");
+        assert_eq!(safe(&"ä".repeat(LONGEST)), "ä".repeat(LONGEST));
+        let long = safe(&format!("<{}>", "ä".repeat(100_000)));
+        assert!(long.starts_with("<ä") && long.contains("ä […] ä") && long.ends_with("ä>"), "{long}");
+        assert_eq!(long.chars().count(), LONGEST + " […] ".chars().count());
+    }
 }

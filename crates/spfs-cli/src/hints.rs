@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use spfs::failure::FailureKind;
-use spfs::{mount, repo};
+use spfs::{mount, repo, runtime};
 
 use crate::errors::chain;
 use crate::output::StdoutError;
@@ -52,6 +52,10 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
         Error::NothingToCommit { .. } => one(NOTHING_TO_COMMIT),
         Error::Monitor(failure) => of_monitor(failure.kind),
         Error::Config { .. } => one("`spfs help config` says what may be set, and where"),
+        Error::SpecFile { what: runtime::RECORD, .. } => {
+            one("`spfs runtime rm --remove-durable NAME` removes it with its changes, which are in `upper` beside it")
+        }
+        Error::SpecFile { what: "annotation", .. } => Vec::new(),
         Error::SpecFile { .. } => one("`spfs help layers` shows what such a file looks like"),
         _ => Vec::new(),
     }
@@ -59,6 +63,7 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
 
 const NOTHING_TO_COMMIT: &str = "`spfs info` lists the active changes, `spfs edit` allows new ones";
 const BUSY: &str = "`fuser -vm /spfs` lists the processes that have files open; close the file and try again";
+const DENIED: &str = "`spfs config --origin` shows where things are kept; SPFS_STORAGE_ROOT=DIR keeps them elsewhere";
 const FULL: &str = "`spfs clean` empties caches; SPFS_STORAGE_ROOT=DIR keeps things elsewhere, and \
                     SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory";
 
@@ -68,6 +73,7 @@ fn of_monitor(kind: FailureKind) -> Vec<String> {
         FailureKind::NothingToCommit => one(NOTHING_TO_COMMIT),
         FailureKind::Busy => one(BUSY),
         FailureKind::OutOfSpace => one(FULL),
+        FailureKind::Denied => one(DENIED),
         FailureKind::NotInside => {
             one("SPFS_RUNTIME names a runtime that this process is not in; `spfs join` enters it")
         }
@@ -110,6 +116,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
         }
         Error::NoFuse { .. } => one("as root: modprobe fuse; in a container: give it --device /dev/fuse"),
         Error::Busy => one(BUSY),
+        Error::Repository(error) => of_repository(error),
         Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
         _ => Vec::new(),
     }
@@ -118,9 +125,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
 fn of_system(kind: ErrorKind) -> Vec<String> {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => one(FULL),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            one("`spfs config --origin` shows where things are kept; SPFS_STORAGE_ROOT=DIR keeps them elsewhere")
-        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => one(DENIED),
         _ => Vec::new(),
     }
 }

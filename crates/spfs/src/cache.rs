@@ -4,6 +4,7 @@
 //! whole for it when their names go.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -138,7 +139,8 @@ fn collect(cache: &Path) -> Result<BTreeMap<(u64, u64), CacheFile>> {
 fn entries(dir: &Path) -> Result<Vec<std::fs::DirEntry>> {
     match std::fs::read_dir(dir) {
         Ok(entries) => entries.collect::<std::io::Result<_>>().map_err(Error::io("read", dir)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        // What is in the way of a cache is no cache either.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
         Err(e) => Err(Error::io("read", dir)(e)),
     }
 }

@@ -218,8 +218,15 @@ impl Check<'_> {
                         None
                     }
                 };
-                match self.payload(&digest, size)? {
-                    Ok(bytes) => found.bytes += bytes,
+                match self.payload(&digest)? {
+                    Ok(bytes) => {
+                        found.bytes += bytes;
+                        // The payload is what its digest says, so it is the blob that is wrong.
+                        if let Some(size) = size.filter(|size| *size != bytes) {
+                            let reason = format!("it says that its payload has {size} bytes, and that has {bytes}");
+                            found.objects.push(Fault { node, missing: false, reason });
+                        }
+                    }
                     Err((missing, reason)) => found.payloads.push(Fault { node, missing, reason }),
                 }
             }
@@ -242,7 +249,7 @@ impl Check<'_> {
     }
 
     /// Reads one payload to its end: its bytes, or what is wrong with it. The outer error is an interruption.
-    fn payload(&self, digest: &Digest, size: Option<u64>) -> Result<Result<u64, (bool, String)>> {
+    fn payload(&self, digest: &Digest) -> Result<Result<u64, (bool, String)>> {
         let mut reader = match self.walker.repository.open_payload(digest) {
             Ok(reader) => reader,
             Err(error) if error.is_unknown() => return Ok(Err((true, GONE.to_owned()))),
@@ -265,10 +272,9 @@ impl Check<'_> {
             }
         }
         let found = hasher.finish();
-        Ok(match size {
-            _ if found != *digest => Err((false, format!("its content has the digest {found}"))),
-            Some(size) if size != total => Err((false, format!("it has {total} bytes, its blob says {size}"))),
-            _ => Ok(total),
+        Ok(match found == *digest {
+            true => Ok(total),
+            false => Err((false, format!("its content has the digest {found}"))),
         })
     }
 
@@ -286,7 +292,7 @@ impl Check<'_> {
         self.walker.progress.expect(strays.len() as u64, 0);
         let mut found = Vec::new();
         let this = &*self;
-        let work = |at: usize| this.payload(&strays[at], None);
+        let work = |at: usize| this.payload(&strays[at]);
         parallel::each(self.walker.threads, strays.len(), work, |at, result| -> Result<()> {
             found.push((strays[at], result?));
             self.walker.progress.advance(1, 0);

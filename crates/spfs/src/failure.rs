@@ -1,5 +1,7 @@
 //! An error that happened in another process: what a monitor's child tells the command that asked.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -24,6 +26,8 @@ pub enum FailureKind {
     Uncommittable,
     /// A disk, or the memory for changes, is full.
     OutOfSpace,
+    /// The caller may not write there, or nobody may.
+    Denied,
     /// A file in /spfs is open for writing.
     Busy,
     /// The process that asked is not in the runtime.
@@ -63,20 +67,17 @@ fn kind(error: &Error) -> FailureKind {
         Error::Repo(Repo::Interrupted) => FailureKind::Interrupted,
         Error::Mount(spfs_mount::Error::Busy) => FailureKind::Busy,
         Error::Mount(spfs_mount::Error::NotInside) => FailureKind::NotInside,
-        _ if is_out_of_space(error) => FailureKind::OutOfSpace,
+        _ if is_caused_by(error, &[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) => FailureKind::OutOfSpace,
+        _ if is_caused_by(error, &[ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied]) => FailureKind::Denied,
         _ => FailureKind::Other,
     }
 }
 
-/// Whether a full disk is somewhere among the causes.
-fn is_out_of_space(error: &Error) -> bool {
+/// Whether the operating system said one of `kinds` somewhere among the causes.
+fn is_caused_by(error: &Error, kinds: &[ErrorKind]) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>();
-        let full = |e: &std::io::Error| {
-            matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        };
-        if io.is_some_and(full) {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| kinds.contains(&io.kind())) {
             return true;
         }
         cause = error.source();

@@ -34,11 +34,15 @@ pub struct Names<'a> {
 const LOOKUPS: usize = 64;
 
 impl<'a> Names<'a> {
-    /// Reads the tags of `repository`.
+    /// Reads the tags of `repository`; a damaged one names nothing.
     pub fn load(repository: &'a dyn Repository) -> Result<Names<'a>> {
         let mut tags: HashMap<Digest, Vec<TagSpec>> = HashMap::new();
         for name in repository.tag_names()? {
-            for (version, record) in repository.history(&name)?.iter().enumerate() {
+            let records = match repository.history(&name) {
+                Err(spfs_repo::Error::Corrupt { .. }) => continue,
+                other => other?,
+            };
+            for (version, record) in records.iter().enumerate() {
                 let specs = tags.entry(record.target).or_default();
                 // One per stream, the newest: its older versions come right behind it.
                 if specs.last().is_none_or(|last| last.name != name) {

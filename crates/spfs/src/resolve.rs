@@ -129,10 +129,11 @@ pub(crate) fn kind(repository: &Directory, digest: &Digest) -> Result<Kind> {
     use std::io::Read;
     let path = repository.object_path(digest);
     let mut header = [0; spfs_repo::codec::HEADER_LEN];
-    match std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) => Ok(spfs_repo::codec::decode_header(&header)?.0),
-        // Missing, or cut short: the full reader says it properly.
-        Err(_) => Ok(repository.read_object(digest)?.kind()),
+    let read = std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut header));
+    match read.ok().and_then(|()| spfs_repo::codec::decode_header(&header).ok()) {
+        Some((kind, ..)) => Ok(kind),
+        // Missing, cut short or damaged: the full reader says it properly.
+        None => Ok(repository.read_object(digest)?.kind()),
     }
 }
 

@@ -45,7 +45,11 @@ pub(crate) fn locate(path: &Path) -> Result<PathBuf> {
 
 /// Reads the spec file at `file`.
 pub(crate) fn read(file: &Path) -> Result<SpecFile> {
-    let length = std::fs::metadata(file).map_err(Error::io("open", file))?.len();
+    let metadata = std::fs::metadata(file).map_err(Error::io("open", file))?;
+    if !metadata.is_file() {
+        return Err(wrong("spec file", Place::whole(file), "it is not a regular file".to_owned()));
+    }
+    let length = metadata.len();
     if length > MOST_BYTES {
         return Err(wrong("spec file", Place::whole(file), "it is larger than 1 MiB".to_owned()));
     }

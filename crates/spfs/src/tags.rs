@@ -61,13 +61,18 @@ fn record(name: &TagName, target: &Digest, author: &Author) -> Tag {
 
 /// Removes one version, or all, of a tag. Returns what was removed.
 pub fn untag(repository: &dyn Repository, name: &TagName, what: Untag) -> Result<Vec<Version>> {
-    let all = history(repository, name)?;
     match what {
         Untag::All => {
+            let all = match history(repository, name) {
+                // A damaged stream can be removed too; what it held is lost already.
+                Err(Error::Repo(RepoError::Corrupt { .. })) => Vec::new(),
+                other => other?,
+            };
             repository.remove_tag_stream(name)?;
             Ok(all.into_iter().map(|(version, _)| version).collect())
         }
         Untag::Version(number) => {
+            let all = history(repository, name)?;
             let found = all.into_iter().find(|(version, _)| version.tag.version == number);
             let spec = TagSpec { name: name.clone(), version: number };
             let (version, record) = found.ok_or_else(|| unknown(repository, &spec))?;
@@ -100,15 +105,20 @@ fn unknown(repository: &dyn Repository, spec: &TagSpec) -> Error {
     remotes::with_similar(repository, error).into()
 }
 
-/// Every tag with what it points to, sorted by name. A stream without versions is left out.
-pub fn tags(repository: &dyn Repository) -> Result<Vec<Pointer>> {
-    let mut pointers = Vec::new();
+/// Every tag with what it points to, sorted by name, and why any could not be read. A stream without versions is left
+/// out.
+pub fn tags(repository: &dyn Repository) -> Result<(Vec<Pointer>, Vec<RepoError>)> {
+    let (mut pointers, mut damaged) = (Vec::new(), Vec::new());
     for name in repository.tag_names()? {
-        if let Some(newest) = repository.history(&name)?.into_iter().next() {
-            pointers.push(Pointer { tag: name, target: newest.target });
+        match repository.history(&name) {
+            Ok(records) => {
+                pointers.extend(records.into_iter().next().map(|newest| Pointer { tag: name, target: newest.target }));
+            }
+            Err(error @ RepoError::Corrupt { .. }) => damaged.push(error),
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(pointers)
+    Ok((pointers, damaged))
 }
 
 /// What is directly below `folder`, sorted, or with `recursive` every tag below it. Namespaces are left out.

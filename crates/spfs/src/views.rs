@@ -166,7 +166,12 @@ fn target(spfs: &Spfs, digest: &Digest) -> spfs_repo::Result<Vec<u8>> {
     let mut target = Vec::new();
     let payload = spfs.local.open_payload(digest)?;
     let path = spfs.local.payload_path(digest);
-    payload.take(MOST_TARGET).read_to_end(&mut target).map_err(spfs_repo::Error::io("read", path))?;
+    payload.take(MOST_TARGET).read_to_end(&mut target).map_err(spfs_repo::Error::io("read", &path))?;
+    let found = Digest::of(&target);
+    if found != *digest && target.len() < MOST_TARGET as usize {
+        let reason = format!("its content has the digest {found}");
+        return Err(spfs_repo::Error::corrupt(format!("payload {digest} ({})", path.display()), reason));
+    }
     Ok(target)
 }
 

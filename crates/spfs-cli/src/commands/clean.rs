@@ -59,6 +59,7 @@ impl Run for Args {
         let mut out = context.out();
         // Looking at the runtimes removes the records of those that have died.
         let roots = used_by_runtimes(spfs)?;
+        super::runtime::warn_of_damaged(spfs)?;
         if self.dry_run {
             let plan = clean::plan(&repository, &roots, &context.bar("looking"))?;
             if self.json.json {

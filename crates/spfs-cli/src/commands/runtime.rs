@@ -151,7 +151,9 @@ impl Run for InfoArgs {
 
 impl Run for ListArgs {
     fn run(self, context: &Context) -> Result<ExitCode> {
-        let all = runtime::list(context.spfs()?)?;
+        let spfs = context.spfs()?;
+        let all = runtime::list(spfs)?;
+        warn_of_damaged(spfs)?;
         let mut out = context.out();
         if self.json.json {
             let all: Vec<_> =
@@ -167,6 +169,12 @@ impl Run for ListArgs {
         }
         out.finish()
     }
+}
+
+/// Says which durable runtimes are missing from a list of all.
+pub fn warn_of_damaged(spfs: &spfs::Spfs) -> Result<()> {
+    runtime::damaged(spfs)?.into_iter().for_each(|(name, error)| warn(&format!("runtime {name} is left out: {error}")));
+    Ok(())
 }
 
 #[derive(serde::Serialize)]
@@ -205,7 +213,12 @@ impl Run for RemoveArgs {
         let spfs = context.spfs()?;
         let removal = Removal { force: self.force, durable: self.remove_durable };
         for name in &self.names {
-            let durable = runtime::find(spfs, name)?.record.config.durable;
+            let durable = match runtime::find(spfs, name) {
+                Ok(found) => found.record.config.durable,
+                // One that cannot be read can be removed all the same.
+                Err(spfs::Error::SpecFile { .. }) if self.remove_durable => true,
+                Err(error) => return Err(error.into()),
+            };
             match runtime::remove(spfs, name, removal) {
                 Ok(()) => context.remark(format_args!("removed runtime {name}")),
                 Err(error) if durable && !self.remove_durable => {

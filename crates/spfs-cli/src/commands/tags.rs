@@ -32,7 +32,7 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let tags = tags::tags(&repository)?;
+        let (tags, damaged) = tags::tags(&repository)?;
         let mut out = context.out();
         if self.json.json {
             out.json(&tags)?;
@@ -50,6 +50,8 @@ impl Run for Args {
                 writeln!(out, "{}", pointer.tag)?;
             }
         }
-        out.finish()
+        let ended = out.finish()?;
+        // What could be read has been shown; the first failure tells the rest.
+        damaged.into_iter().next().map_or(Ok(ended), |error| Err(error.into()))
     }
 }

@@ -63,10 +63,13 @@ pub(super) fn superblock(inodes: u64, blocks: u32, boot: &BootId) -> [u8; SUPERB
     block
 }
 
-/// The boot id in a superblock, in the place of the UUID. `None` if it is none.
-pub(super) fn stamp(block: &[u8; SUPERBLOCK_LEN]) -> Option<BootId> {
-    let is_superblock = block[0..4] == MAGIC.to_le_bytes();
-    block[48..].first_chunk::<16>().filter(|_| is_superblock).copied()
+/// The boot id in a superblock, in the place of the UUID, and the bytes of the whole image. `None` if it is none.
+pub(super) fn stamp(block: &[u8; SUPERBLOCK_LEN]) -> Option<(BootId, u64)> {
+    if block[0..4] != MAGIC.to_le_bytes() {
+        return None;
+    }
+    let blocks = block[36..].first_chunk::<4>().copied().map(u32::from_le_bytes)?;
+    Some((*block[48..].first_chunk::<16>()?, u64::from(blocks) * BLOCK))
 }
 
 /// Where an inode's data is.

@@ -41,9 +41,15 @@ pub fn create(path: &Path, view: &View, uid: u32, gid: u32, boot: &BootId) -> Re
 
 /// The id of the boot during which the image in `file` was made.
 ///
-/// An image of an earlier boot may have been torn by a power cut: make it again. Fails for what is no image.
+/// An image of an earlier boot may have been torn by a power cut: make it again. Fails for what is no image, or not
+/// all of one.
 pub fn stamp(file: &File) -> io::Result<BootId> {
     let mut block = [0; format::SUPERBLOCK_LEN];
     file.read_exact_at(&mut block, format::SUPERBLOCK_AT)?;
-    format::stamp(&block).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not an EROFS image"))
+    let damaged = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let (boot, length) = format::stamp(&block).ok_or_else(|| damaged("it is not an EROFS image"))?;
+    if file.metadata()?.len() != length {
+        return Err(damaged("it is cut short, or has grown"));
+    }
+    Ok(boot)
 }

@@ -132,7 +132,12 @@ pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<ObjectBody> {
         ..VerifierOptions::default()
     };
     let root = fb::root_as_any_object_with_opts(&options, bytes).map_err(|e| {
-        corrupt(format!("not a sound FlatBuffers buffer: {}", e.to_string().trim().replace('\n', "; ")))
+        // The lines behind the first one trace the verifier's way through the tables.
+        let text = e.to_string();
+        corrupt(format!(
+            "not a sound FlatBuffers buffer: {}",
+            text.lines().next().unwrap_or_default().trim_end_matches('.')
+        ))
     })?;
     let disagree = || corrupt(format!("its header says {kind}, its content is {:?}", root.object_type()));
     match kind {

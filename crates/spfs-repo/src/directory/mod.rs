@@ -176,9 +176,11 @@ impl Repository for Directory {
         let mut file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| Error::io("read", path())(e))?;
-        let damaged = |reason: String| Error::corrupt(format!("object {digest} ({})", path().display()), reason);
+        let what = || format!("object {digest} ({})", path().display());
+        let damaged = |reason: String| Error::corrupt(what(), reason);
         let object = codec::decode(&bytes).map_err(|e| match e {
             Error::Corrupt { reason, .. } => damaged(reason),
+            Error::Unsupported { reason, .. } => Error::Unsupported { what: what(), reason },
             other => other,
         })?;
         let actual = codec::digest(&object)?;

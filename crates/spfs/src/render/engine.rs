@@ -186,7 +186,7 @@ impl<'a> Engine<'a> {
 
     fn linked_or_copied(&self, job: &Job<'_>, linked: Result<(), Errno>) -> Result<Did> {
         match linked {
-            Ok(()) => Ok(Did::Linked),
+            Ok(()) => check_size(job).map(|()| Did::Linked),
             Err(Errno::EXIST) if self.replace => Ok(Did::Existed),
             Err(Errno::MLINK) => self.copy(job, Did::CopiedForLinkLimit),
             // The kernel lets nobody link another's file (`fs.protected_hardlinks`).
@@ -237,6 +237,17 @@ pub(super) fn missing<'e>(digest: &'e Digest, payload: &'e Path) -> impl FnOnce(
 
 fn link(from: &Path, job: &Job<'_>) -> Result<(), Errno> {
     rustix::fs::linkat(CWD, from, &*job.dir, &job.entry.name, AtFlags::empty())
+}
+
+/// Makes sure that what was linked has the length that it should have: content that was cut short is no render.
+fn check_size(job: &Job<'_>) -> Result<()> {
+    let stat = rustix::fs::statat(&*job.dir, &job.entry.name, AtFlags::SYMLINK_NOFOLLOW);
+    let size = stat.map_err(Error::io("look at", &job.path))?.st_size;
+    if size as u64 == job.entry.size {
+        return Ok(());
+    }
+    let reason = format!("it has {size} bytes instead of {}", job.entry.size);
+    Err(RepoError::corrupt(format!("payload {}", job.entry.object), reason).into())
 }
 
 fn temporary() -> String {

@@ -74,8 +74,7 @@ impl RuntimeDir {
     /// Reads the record.
     pub fn load(&self) -> Result<Record> {
         let path = self.record_path();
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        Record::parse(&text, &path)
+        Record::parse(&fs::read(&path).map_err(Error::io("read", &path))?, &path)
     }
 
     /// Replaces the record, all at once; a durable runtime's copy too.

@@ -26,6 +26,6 @@ pub use client::{VARIABLE, active, ask};
 pub use dir::RuntimeDir;
 pub use join::{Target, join};
 pub use protocol::{CommitRequest, Committed, Reply, Request, ResetRequest};
-pub use record::{Author, Record, RecordConfig, Status};
-pub use registry::{Found, Removal, State, check_name, find, list, remove};
+pub use record::{Author, RECORD, Record, RecordConfig, Status};
+pub use registry::{Found, Removal, State, check_name, damaged, find, list, remove};
 pub use start::{Entered, Origin, Prepared, StartRequest, exec, prepare};

@@ -9,6 +9,9 @@ use spfs_repo::Digest;
 use crate::error::{Error, Result};
 use crate::live::LiveBind;
 
+/// What a record is called in errors.
+pub const RECORD: &str = "runtime record";
+
 /// What is known of one runtime (`docs/format.md`, runtime records). Unknown fields of newer versions are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -117,11 +120,16 @@ impl Record {
     }
 
     /// Reads a record; `place` is for the error.
-    pub fn parse(text: &str, place: &std::path::Path) -> Result<Self> {
-        serde_json::from_str(text).map_err(|e| Error::SpecFile {
-            what: "runtime record",
-            place: crate::error::Place::at(place, e.line() as u64, e.column() as u64),
-            reason: e.to_string(),
+    pub fn parse(text: &[u8], place: &std::path::Path) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|e| {
+            let reason = e.to_string();
+            // The position is told once, in front.
+            let end = reason.rfind(" at line ").unwrap_or(reason.len());
+            Error::SpecFile {
+                what: RECORD,
+                place: crate::error::Place::at(place, e.line() as u64, e.column() as u64),
+                reason: reason[..end].to_owned(),
+            }
         })
     }
 

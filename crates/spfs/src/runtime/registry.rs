@@ -121,9 +121,18 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     let inhabited = inside::inhabited();
     for name in names(&spfs.dirs.run()?.join("runtimes"))? {
-        let Ok(found) = look(spfs, live_dir(spfs, &name)?, &inhabited) else { continue };
+        let dir = live_dir(spfs, &name)?;
+        let found = match look(spfs, dir.clone(), &inhabited) {
+            Ok(found) => found,
+            // Nobody can use it any more, and if it was durable its own record is elsewhere.
+            Err(Error::SpecFile { .. }) => {
+                bury(&dir)?;
+                continue;
+            }
+            Err(_) => continue,
+        };
         match found.state {
-            State::Dead => bury(found)?,
+            State::Dead => bury(&found.dir)?,
             State::Saved => all.push(settle(found)?),
             State::Running | State::Unmonitored => all.push(found),
         }
@@ -141,11 +150,27 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     Ok(all)
 }
 
+/// The durable runtimes whose records cannot be read: their names, and why not.
+pub fn damaged(spfs: &Spfs) -> Result<Vec<(String, Error)>> {
+    let Some(durable) = &spfs.dirs.durable else { return Ok(Vec::new()) };
+    let mut damaged: Vec<(String, Error)> = names(durable)?
+        .into_iter()
+        .filter_map(|name| match (RuntimeDir { path: durable.join(&name) }).load() {
+            // Without a record it is no runtime.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some((name, error)),
+            Ok(_) => None,
+        })
+        .collect();
+    damaged.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(damaged)
+}
+
 /// Removes the record of a runtime whose monitor was killed and whose processes are gone.
-fn bury(found: Found) -> Result<()> {
+fn bury(dir: &RuntimeDir) -> Result<()> {
     // The lock is taken so that two that look at once do not remove a new runtime of the same name.
-    match dir::try_lock(&found.dir.path)? {
-        Some(_lock) => found.dir.remove(),
+    match dir::try_lock(&dir.path)? {
+        Some(_lock) => dir.remove(),
         None => Ok(()),
     }
 }
@@ -172,9 +197,18 @@ fn names(directory: &std::path::Path) -> Result<Vec<String>> {
 
 /// Removes a runtime: its record, and the changes of a durable one.
 pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
-    let found = find(spfs, name)?;
     let refuse =
         |reason: &str| Err(Error::Runtime { action: "remove", name: name.to_owned(), reason: reason.to_owned() });
+    let found = match (find(spfs, name), durable_dir(spfs, name)) {
+        (Ok(found), _) => found,
+        // Nobody can enter one whose record is damaged, but its changes need not stay for ever.
+        (Err(Error::SpecFile { .. }), Some(durable)) if removal.durable => {
+            let Some(_lock) = dir::try_lock(&durable)? else { return refuse("it is running") };
+            super::durable::forget(spfs, name)?;
+            return dir::remove(&durable);
+        }
+        (Err(error), _) => return Err(error),
+    };
     if found.record.config.durable && !removal.durable {
         return refuse("it is durable, and its changes would be lost");
     }

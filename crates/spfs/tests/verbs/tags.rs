@@ -36,11 +36,11 @@ fn a_tag_has_versions_and_loses_them_one_by_one() {
     assert_eq!((removed.len(), removed[0].target), (1, layers[1]));
     assert!(tags::untag(&repo.dir, &name("vfx/x"), Untag::Version(2)).is_err());
     tags::untag(&repo.dir, &name("vfx/x"), Untag::Version(0)).unwrap();
-    assert_eq!(tags::tags(&repo.dir).unwrap()[0].target, layers[0]);
+    assert_eq!(tags::tags(&repo.dir).unwrap().0[0].target, layers[0]);
     assert_eq!(tags::untag(&repo.dir, &name("vfx/x"), Untag::All).unwrap().len(), 1);
     assert!(tags::log(&repo.dir, &name("vfx/x")).unwrap_err().to_string().contains("unknown reference"));
     assert!(tags::untag(&repo.dir, &name("vfx/x"), Untag::All).is_err());
-    assert_eq!(tags::tags(&repo.dir).unwrap(), []);
+    assert_eq!(tags::tags(&repo.dir).unwrap().0, []);
 }
 
 #[test]
