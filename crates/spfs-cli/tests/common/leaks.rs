@@ -90,7 +90,7 @@ pub(super) fn records(run: &Path) -> Vec<String> {
 }
 
 /// Temporary files and locks of a directory repository (formats.md, sections 2 and 8).
-fn unfinished(repository: &Path) -> Vec<PathBuf> {
+pub(super) fn unfinished(repository: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for place in ["objects/work", "payloads/work", "renders/work"] {
         let Ok(entries) = fs::read_dir(repository.join(place)) else { continue };

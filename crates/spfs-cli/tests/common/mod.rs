@@ -26,6 +26,7 @@ mod host;
 mod leaks;
 mod pty;
 mod running;
+mod sound;
 
 pub use caller::Caller;
 pub use command::{Cmd, Output};
@@ -33,6 +34,7 @@ pub use home::Home;
 pub use host::Host;
 pub use pty::Pty;
 pub use running::Running;
+pub use sound::{DAMAGES, Damage};
 
 use std::time::{Duration, Instant};
 
