@@ -26,7 +26,7 @@ use crate::view::View;
 
 pub use write::write;
 
-/// Version of what [`write`] makes of a view. It belongs into the key of every cached image.
+/// Version of what [`write()`] makes of a view. It belongs into the key of every cached image.
 pub const VERSION: u32 = 1;
 
 /// Publishes the image of `view` at `path`, owned by `uid` and `gid` inside, trusted until the next boot.
