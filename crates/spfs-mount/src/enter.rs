@@ -8,10 +8,10 @@ use rustix::process::{Pid, WaitOptions};
 use crate::SPFS;
 use crate::error::{Error, Result};
 use crate::inside;
-use crate::link::{Link, Message};
+use crate::link::{Announce, Link, Message};
 use crate::namespace::{self, Situation};
 use crate::overlay::Overlay;
-use crate::plan::Plan;
+use crate::plan::{Plan, Strategy};
 use crate::sys::{mount, process};
 
 /// What [`enter`] did.
@@ -23,14 +23,29 @@ pub struct Entered {
     pub remarks: Vec<String>,
 }
 
+/// What a monitor hears from.
+pub struct MonitorLinks {
+    /// The launcher.
+    pub launcher: Link,
+    /// The launcher again, for a server to be forked at once: the kernel waits for its answers while it mounts.
+    pub server: Option<Link>,
+}
+
+/// The launcher's side of a forked monitor.
+struct Forked {
+    link: Link,
+    server: Option<Link>,
+    intermediate: Option<Pid>,
+}
+
 /// Moves the calling process, which must be single-threaded, into namespaces in which `plan` is mounted at `/spfs`.
 ///
 /// `monitor` runs in a process of its own: outside the new mount namespace (which it would keep alive) but inside the
-/// new user namespace, if there is one, whose capabilities it keeps. It is given its end of the link, and must hold no
-/// descriptor but that, the standard ones (`/dev/null`) and `keep`. Its result is its exit status.
+/// new user namespace, if there is one, whose capabilities it keeps. It is given its ends of the links, and must hold no
+/// descriptor but those, the standard ones (`/dev/null`) and `keep`. Its result is its exit status.
 ///
 /// The caller then execs the command, which loses all capabilities that came with the user namespace.
-pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<Entered> {
+pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> i32) -> Result<Entered> {
     let situation = Situation::find();
     let directory = std::env::current_dir().ok();
     if !situation.privileged {
@@ -41,12 +56,13 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> 
         namespace::unshare_mounts()?;
         namespace::drop_outer(situation)?;
     }
-    let (link, intermediate) = fork_monitor(keep, monitor)?;
+    let Forked { link, server, intermediate } = fork_monitor(keep, plan.strategy == Strategy::Server, monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;
     }
-    let overlay = Overlay::make(plan, &link, |_| Ok(()))?;
+    let overlay = Overlay::make(plan, &Announce { monitor: &link, server: server.as_ref() }, |_| Ok(()))?;
+    drop(server);
     if let Some(marker) = &overlay.marker {
         mount::attach(marker.as_fd(), SPFS)?;
     }
@@ -71,27 +87,27 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> 
 
 /// Forks the monitor so that the command, which takes this process's place, never notices it. The pid is that of a
 /// process in between, which is to be waited for.
-fn fork_monitor(keep: &[RawFd], monitor: impl FnOnce(Link) -> i32) -> Result<(Link, Option<Pid>)> {
+fn fork_monitor(keep: &[RawFd], server: bool, monitor: impl FnOnce(MonitorLinks) -> i32) -> Result<Forked> {
     let (ours, theirs) = Link::pair()?;
+    let (our_server, their_server) = if server { Link::pair().map(|(a, b)| (Some(a), Some(b)))? } else { (None, None) };
     // An orphan goes to the nearest reaper of orphans. If that is this process, the command would meet it in wait().
     let adopts_orphans =
         rustix::process::getpid().is_init() || rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some());
     let forked = if adopts_orphans { process::fork_unseen() } else { process::fork() };
     match forked.map_err(Error::system("fork the monitor"))? {
         process::Fork::Parent(child) => {
-            drop(theirs);
-            Ok((ours, (!adopts_orphans).then_some(child)))
+            Ok(Forked { link: ours, server: our_server, intermediate: (!adopts_orphans).then_some(child) })
         }
         process::Fork::Child => {
-            drop(ours);
+            drop((ours, our_server));
             let _ = rustix::process::setsid();
             if !adopts_orphans && !matches!(process::fork(), Ok(process::Fork::Child)) {
                 process::exit_now(0);
             }
             let mut keep = keep.to_vec();
-            keep.push(theirs.as_fd().as_raw_fd());
+            keep.extend([&theirs].into_iter().chain(&their_server).map(|link| link.as_fd().as_raw_fd()));
             leave_caller_behind(&keep);
-            process::exit_now(monitor(theirs))
+            process::exit_now(monitor(MonitorLinks { launcher: theirs, server: their_server }))
         }
     }
 }

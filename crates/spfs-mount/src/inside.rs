@@ -14,7 +14,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use crate::SPFS;
 use crate::error::{Error, Result};
-use crate::link::Link;
+use crate::link::{Announce, Link};
 use crate::namespace;
 use crate::overlay::{Overlay, SAFE};
 use crate::plan::Plan;
@@ -47,7 +47,7 @@ pub fn set_editable(editable: bool) -> Result<()> {
 /// Replaces what is mounted at `/spfs` by `plan`, without an instant in which nothing is there. Processes that sit in
 /// the old one keep it. The new upper directory and what tells its end go through `link`.
 pub fn replace(plan: &Plan, link: &Link, prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Vec<String>> {
-    let overlay = Overlay::make(plan, link, prepare)?;
+    let overlay = Overlay::make(plan, &Announce { monitor: link, server: None }, prepare)?;
     if let Some(marker) = &overlay.marker {
         mount::attach_beneath(marker.as_fd(), SPFS)?;
     }

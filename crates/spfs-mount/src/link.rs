@@ -15,6 +15,24 @@ use crate::error::{Error, Result};
 /// One end of the connection; the other end's closing is told as [`Message::Closed`].
 pub struct Link(OwnedFd);
 
+/// Where new mounts are announced: to the monitor, and to the server that waits for the first of them, if one does.
+pub struct Announce<'a> {
+    /// The monitor, which keeps the descriptors.
+    pub monitor: &'a Link,
+    /// A server that was forked in advance.
+    pub server: Option<&'a Link>,
+}
+
+impl Announce<'_> {
+    /// Hands over a metadata mount. `view` is nothing for a mount that is only there to tell the end.
+    pub fn serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
+        if let Some(server) = self.server {
+            server.send_serve(fuse, view)?;
+        }
+        self.monitor.send_serve(fuse, view)
+    }
+}
+
 /// What one side tells the other.
 #[derive(Debug)]
 pub enum Message {
@@ -52,8 +70,7 @@ impl Link {
         Ok((Link(a), Link(b)))
     }
 
-    /// Hands over a metadata mount.
-    pub fn send_serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn send_serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
         match view {
             Some(view) => self.send(b'S', 0, &[fuse, view]),
             None => self.send(b'S', 0, &[fuse]),

@@ -13,7 +13,7 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::{getegid, geteuid};
 
 use crate::error::{Error, Result};
-use crate::link::Link;
+use crate::link::Announce;
 use crate::plan::{Plan, Strategy, Upper};
 use crate::sys::mount::Context;
 
@@ -35,12 +35,16 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Makes the overlay of `plan`; a metadata mount that needs a server is handed over through `link`.
+    /// Makes the overlay of `plan`; a metadata mount that needs a server is handed over through `announce`.
     ///
     /// `prepare` may fill the upper directory, given `O_PATH`, before the kernel takes it over.
-    pub fn make(plan: &Plan, link: &Link, prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Self> {
+    pub fn make(
+        plan: &Plan,
+        announce: &Announce<'_>,
+        prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<Self> {
         let mut remarks = Vec::new();
-        let (metadata, served) = metadata(plan, link, &mut remarks)?;
+        let (metadata, served) = metadata(plan, announce, &mut remarks)?;
         let context = Context::new("overlay")?;
         context.string("source", &format!("spfs:{}", plan.name))?;
         context.flag("userxattr")?;
@@ -58,7 +62,7 @@ impl Overlay {
         let mount =
             context.mount(SAFE | read_only).map_err(too_old("no unprivileged data-only layers (Linux 6.16)"))?;
         let watch = if served { None } else { watch(&mount) };
-        let marker = if served || watch.is_some() { None } else { Some(fuse(link, &plan.name, None)?) };
+        let marker = if served || watch.is_some() { None } else { Some(fuse(announce, &plan.name, None)?) };
         Ok(Overlay { mount, upper, watch, marker, remarks })
     }
 }
@@ -77,7 +81,7 @@ fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
 }
 
 /// The metadata mount, and whether it is one that is served.
-fn metadata(plan: &Plan, link: &Link, remarks: &mut Vec<String>) -> Result<(OwnedFd, bool)> {
+fn metadata(plan: &Plan, announce: &Announce<'_>, remarks: &mut Vec<String>) -> Result<(OwnedFd, bool)> {
     if let Strategy::Image(path) = &plan.strategy {
         match image(path, &plan.name) {
             Ok(mount) => return Ok((mount, false)),
@@ -89,7 +93,7 @@ fn metadata(plan: &Plan, link: &Link, remarks: &mut Vec<String>) -> Result<(Owne
     }
     let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let view = view.map_err(Error::io("open", &plan.view))?;
-    Ok((fuse(link, &plan.name, Some(view.as_fd()))?, true))
+    Ok((fuse(announce, &plan.name, Some(view.as_fd()))?, true))
 }
 
 /// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.
@@ -116,7 +120,7 @@ fn image(path: &Path, name: &str) -> Result<OwnedFd> {
 
 /// Mounts a FUSE file system that the monitor serves. Opened here because the kernel compares the user namespaces of
 /// the opener and of the mount.
-fn fuse(link: &Link, name: &str, view: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+fn fuse(announce: &Announce<'_>, name: &str, view: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| Error::NoFuse { source: e.into() })?;
     let context = Context::new("fuse")?;
@@ -130,7 +134,7 @@ fn fuse(link: &Link, name: &str, view: Option<BorrowedFd<'_>>) -> Result<OwnedFd
     context.flag("default_permissions")?;
     context.flag("allow_other")?;
     let mount = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    link.send_serve(device.as_fd(), view)?;
+    announce.serve(device.as_fd(), view)?;
     Ok(mount)
 }
 

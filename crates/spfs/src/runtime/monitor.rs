@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, getegid, geteuid};
+use spfs_mount::enter::MonitorLinks;
 use spfs_mount::link::{Link, Message};
 use spfs_mount::server;
 use spfs_mount::sys::process::{self, Fork};
@@ -41,11 +42,16 @@ pub struct Monitor {
     pub config: Config,
 }
 
-/// A child that answers the kernel for one metadata mount.
-struct Server {
+/// A child process.
+struct Child {
     pid: Pid,
     /// Closed by the kernel when the child ends, however it ends.
     life: OwnedFd,
+}
+
+/// A child that answers the kernel for one metadata mount.
+struct Server {
+    child: Child,
     fuse: OwnedFd,
     view: Option<OwnedFd>,
     deaths: u32,
@@ -69,6 +75,8 @@ enum Source {
 struct Supervisor {
     monitor: Monitor,
     launcher: Option<Link>,
+    /// A server that the launcher tells itself what to serve.
+    waiting: Option<Child>,
     mounts: Option<Mounts>,
     servers: Vec<Server>,
     watches: Vec<OwnedFd>,
@@ -83,16 +91,18 @@ impl Monitor {
     }
 
     /// Supervises until the runtime has ended. The result is the exit status.
-    pub fn run(self, link: Link) -> i32 {
+    pub fn run(self, links: MonitorLinks) -> i32 {
         let _ = rustix::thread::set_name(c"spfs-monitor");
         let mut supervisor = Supervisor {
             monitor: self,
-            launcher: Some(link),
+            launcher: Some(links.launcher),
+            waiting: None,
             mounts: None,
             servers: Vec::new(),
             watches: Vec::new(),
             jobs: Vec::new(),
         };
+        supervisor.waiting = links.server.and_then(|link| supervisor.fork_waiting_server(&link));
         while !supervisor.has_ended() {
             let sources = supervisor.wait();
             for source in sources.into_iter().rev() {
@@ -119,7 +129,8 @@ impl Supervisor {
             waited.push((Source::Listener, self.monitor.listener.as_fd()));
         }
         waited.extend(self.jobs.iter().enumerate().map(|(i, job)| (Source::Job(i), job.link.as_fd())));
-        waited.extend(self.servers.iter().enumerate().map(|(i, server)| (Source::Server(i), server.life.as_fd())));
+        waited
+            .extend(self.servers.iter().enumerate().map(|(i, server)| (Source::Server(i), server.child.life.as_fd())));
         waited.extend(self.watches.iter().enumerate().map(|(i, watch)| (Source::Watch(i), watch.as_fd())));
         let mut fds: Vec<PollFd<'_>> =
             waited.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -200,23 +211,34 @@ impl Supervisor {
 
     fn start_server(&mut self, fuse: OwnedFd, view: Option<OwnedFd>) {
         // A mount that cannot be served must end at once rather than hang its users: the descriptor closes here.
-        if let Some(server) = self.fork_server(fuse, view, 0) {
-            self.servers.push(server);
-        }
+        let child = self.waiting.take().or_else(|| self.fork_server(&fuse, view.as_ref(), 0));
+        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths: 0 }));
     }
 
-    fn fork_server(&self, fuse: OwnedFd, view: Option<OwnedFd>, deaths: u32) -> Option<Server> {
+    fn fork_server(&self, fuse: &OwnedFd, view: Option<&OwnedFd>, deaths: u32) -> Option<Child> {
+        let keep: Vec<RawFd> = [fuse].into_iter().chain(view).map(AsRawFd::as_raw_fd).collect();
+        self.fork_child(keep, || serve(fuse, view, deaths, &self.monitor.env))
+    }
+
+    /// Forks the first server before there is anything to serve, so that the launcher need not wait for a fork.
+    fn fork_waiting_server(&self, link: &Link) -> Option<Child> {
+        self.fork_child(vec![link.as_fd().as_raw_fd()], || match link.receive() {
+            Ok(Message::Serve { fuse, view }) => serve(&fuse, view.as_ref(), 0, &self.monitor.env),
+            _ => 0,
+        })
+    }
+
+    /// Forks a server. It keeps the locks: as long as the mount is served, the runtime is not dead.
+    fn fork_child(&self, mut keep: Vec<RawFd>, work: impl FnOnce() -> i32) -> Option<Child> {
         let (life, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
         match process::fork().ok()? {
-            Fork::Parent(pid) => Some(Server { pid, life, fuse, view, deaths }),
+            Fork::Parent(pid) => Some(Child { pid, life }),
             Fork::Child => {
                 let _ = rustix::thread::set_name(c"spfs-server");
-                // The locks are kept: as long as the mount is served, the runtime is not dead.
-                let mut keep = self.monitor.descriptors();
-                keep.extend([fuse.as_raw_fd(), held.as_raw_fd()]);
-                keep.extend(view.as_ref().map(AsRawFd::as_raw_fd));
+                keep.extend(self.monitor.descriptors());
+                keep.push(held.as_raw_fd());
                 process::close_descriptors_except(&keep);
-                process::exit_now(serve(&fuse, view.as_ref(), deaths, &self.monitor.env))
+                process::exit_now(work())
             }
         }
     }
@@ -224,7 +246,7 @@ impl Supervisor {
     /// A server has ended: because its mount has, or because something killed it.
     fn bury_server(&mut self, index: usize) {
         let server = self.servers.remove(index);
-        let status = rustix::process::waitpid(Some(server.pid), WaitOptions::empty()).ok().flatten();
+        let status = rustix::process::waitpid(Some(server.child.pid), WaitOptions::empty()).ok().flatten();
         if status.is_some_and(|(_, status)| status.exit_status() == Some(0)) {
             return;
         }
@@ -232,7 +254,9 @@ impl Supervisor {
         if deaths > 10 {
             std::thread::sleep(Duration::from_millis(u64::from(deaths.min(100)) * 10));
         }
-        self.servers.extend(self.fork_server(server.fuse, server.view, deaths));
+        let Server { fuse, view, .. } = server;
+        let child = self.fork_server(&fuse, view.as_ref(), deaths);
+        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths }));
     }
 
     fn read_watch(&mut self, index: usize) {

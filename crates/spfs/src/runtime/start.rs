@@ -206,7 +206,7 @@ impl Prepared {
         let (env, config) = (spfs.env.clone(), spfs.config.clone());
         let monitor = Monitor { dir: dir.clone(), alive, durable, listener, env, config };
         let descriptors = monitor.descriptors();
-        let entered = enter::enter(&plan, &descriptors, |link| monitor.run(link))?;
+        let entered = enter::enter(&plan, &descriptors, |links| monitor.run(links))?;
         undo.disarm();
         Ok(Entered { name: record.name, dir, spfs, remarks: entered.remarks })
     }
