@@ -16,7 +16,7 @@ use crate::SPFS;
 use crate::error::{Error, Result};
 use crate::link::{Announce, Link};
 use crate::namespace;
-use crate::overlay::{Overlay, SAFE};
+use crate::overlay::{self, Overlay, SAFE};
 use crate::plan::Plan;
 use crate::sys::mount;
 
@@ -73,12 +73,21 @@ pub fn attach_binds(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The processes in the mount namespace numbered `id`, as far as this process may see them.
-pub fn members(id: u64) -> Vec<Pid> {
+/// The processes in the mount namespace numbered `id` of the runtime `name`, as far as this process may see them.
+///
+/// The kernel gives the number of a namespace that has ended to the next one, so the mount at `/spfs` is looked at too.
+pub fn members(id: u64, name: &str) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == id);
-    pids.filter(inside).filter_map(Pid::from_raw).collect()
+    let found: Vec<i32> = pids.filter(inside).collect();
+    // One is enough: some may have changed their root directory.
+    let source = format!(" {} ", overlay::source(name));
+    let shows = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|m| m.contains(&source));
+    if !found.iter().any(shows) {
+        return Vec::new();
+    }
+    found.into_iter().filter_map(Pid::from_raw).collect()
 }
 
 /// The numbers of all mount namespaces that have a process which this process may see.

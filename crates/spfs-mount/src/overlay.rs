@@ -20,6 +20,11 @@ use crate::sys::mount::Context;
 /// What every mount at /spfs has: no set-uid programs and no devices out of a layer.
 pub const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
+/// The source that the mount table shows for the overlay of the runtime `name`.
+pub fn source(name: &str) -> String {
+    format!("spfs:{name}")
+}
+
 /// An overlay that is made but not attached anywhere yet.
 pub struct Overlay {
     /// The detached mount.
@@ -46,7 +51,7 @@ impl Overlay {
         let mut remarks = Vec::new();
         let (metadata, served) = metadata(plan, announce, &mut remarks)?;
         let context = Context::new("overlay")?;
-        context.string("source", &format!("spfs:{}", plan.name))?;
+        context.string("source", &source(&plan.name))?;
         context.flag("userxattr")?;
         context.fd("lowerdir+", &metadata).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
         let payloads = open_path(&plan.payloads)?;

@@ -58,9 +58,9 @@ pub fn changes(job: &Job<'_>) -> Result<Vec<Change>> {
     Ok(listing::list(&scan, &sides.committed, &known))
 }
 
-/// Whether only the content tells that the file has not changed.
+/// Whether only the content tells whether it has changed.
 fn is_doubtful(file: &UpperFile) -> bool {
-    file.before.is_some_and(|before| before.mode == file.mode && before.size == file.size)
+    file.before.is_some_and(|before| before.digest.is_some() && before.size == file.size)
 }
 
 /// Commits the active changes as a layer, and the stack as a platform if that is asked for.

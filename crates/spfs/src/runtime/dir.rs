@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags};
 
@@ -20,7 +21,7 @@ pub struct RuntimeDir {
     pub path: PathBuf,
 }
 
-/// The lock that a monitor (and its server) holds for as long as it lives.
+/// The lock that a monitor holds for as long as it lives.
 pub struct AliveLock(pub File);
 
 /// The lock for changing the record, or the runtime's mounts. Held for as long as the value lives.
@@ -31,6 +32,15 @@ pub struct ChangeLock {
 /// Names of directories that are being made or removed; they are no runtimes.
 const HIDDEN: char = '.';
 
+/// What the names of directories that are being made begin with.
+pub const STAGED: &str = ".new-";
+
+/// What the names of directories that are being removed begin with.
+const REMOVED: &str = ".old-";
+
+/// A directory that is being made has its lock much sooner than this.
+const ABANDONED: Duration = Duration::from_secs(1);
+
 impl RuntimeDir {
     /// Makes the directory with its record inside, all at once, with the monitor's lock taken already.
     ///
@@ -38,7 +48,7 @@ impl RuntimeDir {
     pub fn create(&self, record: &Record) -> Result<AliveLock> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         make_private(parent)?;
-        let staged = RuntimeDir { path: parent.join(format!("{HIDDEN}new-{}", spfs_repo::unique())) };
+        let staged = RuntimeDir { path: parent.join(format!("{STAGED}{}", spfs_repo::unique())) };
         make_private(&staged.path)?;
         let result = staged.fill(record).and_then(|alive| {
             publish(&staged.path, &self.path, &record.name)?;
@@ -58,7 +68,7 @@ impl RuntimeDir {
         Ok(AliveLock(file))
     }
 
-    /// Whether its monitor, or a server that outlived it, holds the lock.
+    /// Whether its monitor holds the lock.
     pub fn is_alive(&self) -> bool {
         matches!(try_lock(&self.path), Ok(None))
     }
@@ -142,7 +152,7 @@ pub fn save(directory: &Path, record: &Record, durable: bool) -> Result<()> {
 /// Removes a runtime's directory, all at once for whoever looks; nothing there is no error.
 pub fn remove(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let doomed = parent.join(format!("{HIDDEN}old-{}", spfs_repo::unique()));
+    let doomed = parent.join(format!("{REMOVED}{}", spfs_repo::unique()));
     match fs::rename(path, &doomed) {
         Ok(()) => remove_tree(&doomed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -153,6 +163,24 @@ pub fn remove(path: &Path) -> Result<()> {
 /// Whether this is the name of a directory that is being made or removed.
 pub fn is_hidden(name: &str) -> bool {
     name.starts_with(HIDDEN)
+}
+
+/// Removes what a process that was killed in the middle of making or removing a runtime left in `parent`.
+pub fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        // One that is being made is locked, but for the first moment of its life.
+        let is_old = || {
+            let made = entry.metadata().and_then(|meta| meta.modified());
+            made.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED))
+        };
+        let abandoned =
+            name.starts_with(REMOVED) || name.starts_with(STAGED) && is_old() && matches!(try_lock(&path), Ok(Some(_)));
+        if abandoned {
+            let _ = remove_tree(&path);
+        }
+    }
 }
 
 /// Makes a directory that only its owner may enter, with its parents.

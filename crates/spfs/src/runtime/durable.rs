@@ -26,7 +26,7 @@ pub fn create(spfs: &Spfs, record: &mut Record) -> Result<AliveLock> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     dir::make_private(parent)?;
     check_file_system(parent, &record.name)?;
-    let staged = parent.join(format!(".new-{}", spfs_repo::unique()));
+    let staged = parent.join(format!("{}{}", dir::STAGED, spfs_repo::unique()));
     let made = make(&staged, &path, record).and_then(|()| {
         let lock = dir::try_lock(&staged)?;
         dir::publish(&staged, &path, &record.name)?;

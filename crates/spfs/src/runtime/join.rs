@@ -34,7 +34,7 @@ fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
     let refuse = |reason: &str| Error::Runtime { action: "join", name: name.to_owned(), reason: reason.to_owned() };
     let namespace = found.record.namespace(&boot_text(&spfs.env.boot_id)).ok_or_else(|| refuse("it is not running"))?;
     // Any member will do; the first process may be long gone.
-    let member = inside::members(namespace).into_iter().next();
+    let member = inside::members(namespace, name).into_iter().next();
     let member = member.ok_or_else(|| refuse("none of its processes is left, or none that you may see"))?;
     Ok((found, member))
 }

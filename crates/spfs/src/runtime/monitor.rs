@@ -228,14 +228,15 @@ impl Supervisor {
         })
     }
 
-    /// Forks a server. It keeps the locks: as long as the mount is served, the runtime is not dead.
+    /// Forks a server. It keeps the lock of a durable runtime: as long as the mount is served, its changes are in use.
+    /// What says that there is a monitor ends with the monitor: were its socket held here, members would wait for ever.
     fn fork_child(&self, mut keep: Vec<RawFd>, work: impl FnOnce() -> i32) -> Option<Child> {
         let (life, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
         match process::fork().ok()? {
             Fork::Parent(pid) => Some(Child { pid, life }),
             Fork::Child => {
                 let _ = rustix::thread::set_name(c"spfs-server");
-                keep.extend(self.monitor.descriptors());
+                keep.extend(self.monitor.durable.iter().map(|lock| lock.0.as_raw_fd()));
                 keep.push(held.as_raw_fd());
                 process::close_descriptors_except(&keep);
                 process::exit_now(work())

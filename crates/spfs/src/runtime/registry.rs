@@ -93,8 +93,9 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
 fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found> {
     let mut record = dir.load()?;
     let namespace = record.namespace(&boot_text(&spfs.env.boot_id));
-    let members = namespace.is_some_and(|id| inhabited.contains(&id));
     let mut alive = dir.is_alive();
+    let inside = |id: u64| inhabited.contains(&id) && (alive || !inside::members(id, &record.name).is_empty());
+    let members = namespace.is_some_and(inside);
     // Nobody is left, and its monitor is putting it away: so would it look an instant later.
     let deadline = Instant::now() + Duration::from_millis(500);
     while alive && !members && (namespace.is_some() || !record.status.running) && Instant::now() < deadline {
@@ -113,14 +114,16 @@ fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found>
 
 /// Whether any process is left in the runtime's namespace.
 pub fn has_members(spfs: &Spfs, record: &Record) -> bool {
-    record.namespace(&boot_text(&spfs.env.boot_id)).is_some_and(|id| !inside::members(id).is_empty())
+    record.namespace(&boot_text(&spfs.env.boot_id)).is_some_and(|id| !inside::members(id, &record.name).is_empty())
 }
 
 /// All runtimes, by name. What nothing lives of any more is removed on the way.
 pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     let inhabited = inside::inhabited();
-    for name in names(&spfs.dirs.run()?.join("runtimes"))? {
+    let live = spfs.dirs.run()?.join("runtimes");
+    dir::sweep(&live);
+    for name in names(&live)? {
         let dir = live_dir(spfs, &name)?;
         let found = match look(spfs, dir.clone(), &inhabited) {
             Ok(found) => found,
@@ -138,6 +141,7 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
         }
     }
     if let Some(durable) = &spfs.dirs.durable {
+        dir::sweep(durable);
         for name in names(durable)? {
             if all.iter().any(|found| found.record.name == name) {
                 continue;
@@ -229,7 +233,8 @@ pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
 fn end(spfs: &Spfs, found: &Found) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let members = found.record.namespace(&boot_text(&spfs.env.boot_id)).map(inside::members).unwrap_or_default();
+        let namespace = found.record.namespace(&boot_text(&spfs.env.boot_id));
+        let members = namespace.map(|id| inside::members(id, &found.record.name)).unwrap_or_default();
         for member in &members {
             let _ = rustix::process::kill_process(*member, Signal::KILL);
         }
