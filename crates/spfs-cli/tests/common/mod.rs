@@ -28,7 +28,7 @@ mod pty;
 mod running;
 mod sound;
 
-pub use caller::Caller;
+pub use caller::{Caller, is_root};
 pub use command::{Cmd, Output};
 pub use home::Home;
 pub use host::Host;

@@ -1,0 +1,202 @@
+//! The end of a runtime, and what is left when something of it is killed: nothing, at the latest after the next command.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Home, Running, eventually, every_caller, everywhere};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A runtime `name` with a file in it, whose command waits for its input to end and then prints what it sees.
+///
+/// Each test has a name of its own: they run side by side, and the number of a mount namespace that has ended goes to the
+/// next one, which only the name then tells apart.
+fn waiting(home: &Home, name: &str) -> Running {
+    let code = "echo x > /spfs/x; echo ready; cat > /dev/null; ls /spfs; cat /spfs/x";
+    let mut inside = home.script(&format!("- --runtime-name {name}"), code).stdin_open().spawn();
+    inside.wait_for("ready");
+    let record = home.run_dir().join(format!("spfs/runtimes/{name}/record.json"));
+    eventually("the monitor has made its note", || {
+        std::fs::read_to_string(&record).is_ok_and(|text| text.contains("mnt:["))
+    });
+    inside
+}
+
+/// The processes of ours that are called `name`: `spfs-monitor` or `spfs-server`.
+fn ours(home: &Home, name: &str) -> Vec<i32> {
+    let called =
+        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+    home.processes().into_iter().map(|(pid, _)| pid).filter(called).collect()
+}
+
+fn kill(pid: i32) {
+    // One that has just ended is as good.
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+}
+
+fn list(home: &Home) -> String {
+    home.spfs_line("runtime list").run().ok().text().to_owned()
+}
+
+#[test]
+fn the_record_goes_with_the_last_process() {
+    everywhere(|home| {
+        let inside = waiting(home, "last");
+        assert_eq!(home.records(), ["last"]);
+        assert!(list(home).contains("status=running"), "{}", list(home));
+        inside.finish().ok();
+        eventually("the record goes", || home.records().is_empty());
+        home.wait_for_the_end();
+        // One that ends at once goes as well.
+        for _ in 0..10 {
+            home.spfs_line("run - -- true").run().ok();
+        }
+        home.wait_for_the_end();
+        assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_child_that_outlives_the_command_keeps_the_runtime() {
+    everywhere(|home| {
+        let code = "echo x > /spfs/x; (setsid sh -c 'echo $$ > pid; cat fifo; cat /spfs/x > out' >/dev/null 2>&1 </dev/null &)";
+        home.sh("mkfifo fifo").run().ok();
+        home.script("- --runtime-name child", code).run().ok();
+        assert!(list(home).contains("status=running"), "{}", list(home));
+        home.spfs_line("join child -- cat /spfs/x").run().ok().stdout_is("x");
+        home.sh(": > fifo").run().ok();
+        home.wait_for_the_end();
+        assert_eq!(std::fs::read_to_string(home.path("out")).unwrap(), "x\n");
+        assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_descriptor_outside_does_not_keep_it() {
+    every_caller(|home| {
+        // A process outside with a directory of the runtime open: the namespace ends, the record goes with the mount.
+        let inside = waiting(home, "open");
+        let code = format!("exec 3< /proc/{}/root/spfs/x; echo open; cat; cat <&3", inside.pid());
+        let mut outside = home.sh(&code).stdin_open().spawn();
+        outside.wait_for("open");
+        inside.finish().ok();
+        outside.close_stdin();
+        outside.finish().ok().stdout_is("open\nx");
+        home.wait_for_the_end();
+        assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_killed_monitor_is_noticed_and_forgotten() {
+    everywhere(|home| {
+        let inside = waiting(home, "killed");
+        let monitors = ours(home, "spfs-monitor");
+        assert_eq!(monitors.len(), 1, "{:?}", home.processes());
+        kill(monitors[0]);
+        eventually("it is dead", || ours(home, "spfs-monitor").is_empty());
+        if home.caller().is_root() {
+            assert!(list(home).contains("status=unmonitored"), "{}", list(home));
+        }
+        home.spfs_line("join killed -- spfs edit --off").run().code(1).stderr_has("monitor");
+        // What is in the upper directory stays readable, whatever happens to the names below it.
+        let out = inside.finish();
+        assert!(out.stdout.starts_with("ready\n"), "{out}");
+        if home.caller().is_root() {
+            out.ok().stdout_is("ready\nx\nx");
+        }
+        home.wait_for_the_end();
+        assert_eq!(list(home), "");
+        assert_eq!(home.records(), Vec::<String>::new());
+        // The name is free again, with or without a look in between.
+        let inside = waiting(home, "killed");
+        ours(home, "spfs-monitor").into_iter().for_each(kill);
+        inside.finish();
+        home.wait_for_the_end();
+        waiting(home, "killed").finish().ok();
+    });
+}
+
+#[test]
+fn a_killed_server_is_replaced_and_nobody_sees_it() {
+    every_caller(|home| {
+        let code = "cd /spfs; for d in $(seq 30); do mkdir $d; (cd $d; seq 100 | xargs touch; echo $d > data); done
+            spfs commit layer -t many";
+        home.script("-", code).run().ok();
+        if home.caller().is_root() {
+            // Root has a server only where there is no image.
+            home.set("XDG_CACHE_HOME", "/proc/no-such-place");
+        }
+        let code = "echo ready; find /spfs -type f -printf '%s\\n' | wc -l; cat /spfs/*/data | wc -l; sleep 0.01; find /spfs | wc -l";
+        let mut killed = 0;
+        for round in 1..=3 {
+            let mut inside = home.script("many", code).spawn();
+            inside.wait_for("ready");
+            // After ten deaths the monitor takes its time.
+            while inside.is_alive() && killed < 8 * round {
+                for server in ours(home, "spfs-server") {
+                    kill(server);
+                    killed += 1;
+                }
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            inside.finish().ok().stdout_is("ready\n3030\n30\n3061").stderr_lacks("find:").stderr_lacks("cat:");
+        }
+        assert!(killed > 0, "no server was met");
+        home.wait_for_the_end();
+    });
+}
+
+#[test]
+fn a_launcher_that_is_killed_at_any_moment_leaves_nothing() {
+    everywhere(|home| {
+        home.spfs_line("run - -- true").run().ok();
+        for moment in 0..40 {
+            let start = home.spfs_line("run - -- true").spawn();
+            std::thread::sleep(Duration::from_micros(moment * 400));
+            kill(i32::try_from(start.pid()).unwrap());
+            start.finish();
+        }
+        home.wait_for_the_end();
+        eventually("the next command leaves nothing", || {
+            assert_eq!(list(home), "");
+            home.records().is_empty()
+        });
+    });
+}
+
+#[test]
+fn everything_killed_at_once_leaves_nothing() {
+    everywhere(|home| {
+        let inside = waiting(home, "all");
+        let all: Vec<i32> = home.processes().into_iter().map(|(pid, _)| pid).collect();
+        all.into_iter().for_each(kill);
+        inside.finish();
+        home.wait_for_the_end();
+        assert_eq!(list(home), "");
+        assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn hundreds_at_once_end_cleanly() {
+    every_caller(|home| {
+        home.script("-", "echo x > /spfs/x; spfs commit layer -t x").run().ok();
+        // More than the 128 inotify instances that a user may have.
+        let count = 200;
+        let code = format!(
+            "exec 3<&0; for i in $(seq {count}); do spfs run x -- sh -c 'cat /spfs/x; read line; cat /spfs/x' <&3 & done
+            while test $(ls $XDG_RUNTIME_DIR/spfs/runtimes | wc -l) -lt {count}; do sleep 0.05; done
+            exec 3<&-; echo all; wait"
+        );
+        let mut all = home.sh(&code).stdin_open().limit(Duration::from_secs(120)).spawn();
+        all.wait_for("all");
+        assert_eq!(list(home).lines().count(), count);
+        all.close_stdin();
+        let out = all.finish();
+        assert_eq!(out.ok().lines().len(), 2 * count + 1, "{}", out.stderr);
+        home.wait_for_the_end();
+        assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
