@@ -168,7 +168,7 @@ fn info_and_diff_name_exactly_what_is_active() {
         assert_eq!(changes(home, "base", "true"), Vec::<String>::new());
         assert_eq!(
             changes(home, "base", "echo n > n; rm a; echo B > b; echo C >> d/c"),
-            ["- /a", "~ /b", "~ /d/c", "+ /n"]
+            ["~ /d/c", "- /a", "~ /b", "+ /n"]
         );
         // Touched, rewritten as it was, deleted and made again as it was: no changes.
         assert_eq!(changes(home, "base", "touch a; echo b > b; rm d/c; echo c > d/c"), Vec::<String>::new());
