@@ -47,7 +47,7 @@ fn patterns_choose_what_is_thrown_away() {
             ("'*'", ""),
         ] {
             let code = format!(
-                "{changes}; cd /; spfs reset {patterns}; spfs diff | cut -d' ' -f1 | paste -sd' '; cat /spfs/g"
+                "{changes}; cd /; spfs reset {patterns}; spfs diff | cut -d' ' -f1 | LC_ALL=C sort -k1.2 | paste -sd' '; cat /spfs/g"
             );
             let out = home.script("base --edit", &code).run();
             let content = if left.contains("~/spfs/g") { "G" } else { "base" };
@@ -80,7 +80,7 @@ fn changes_can_be_kept_on_another_environment() {
     everywhere(|home| {
         with_layers(home);
         let code = "echo x > /spfs/new; rm /spfs/g; echo y > /spfs/d/more; chmod 755 /spfs/f
-            spfs reset --ref base+other --keep-changes --edit; show; spfs diff | cut -d' ' -f1 | paste -sd' '
+            spfs reset --ref base+other --keep-changes --edit; show; spfs diff | cut -d' ' -f1 | LC_ALL=C sort -k1.2 | paste -sd' '
             stat -c %a /spfs/f; touch /spfs/writable";
         let out = home.script("base --edit", &format!("{SHOW}{code}")).run();
         let expected =
