@@ -1,6 +1,7 @@
 //! What every verb works on: the surroundings, the configuration, the directories and the local repository.
 
 use std::io;
+use std::path::Path;
 
 use spfs_repo::Directory;
 
@@ -30,6 +31,7 @@ impl Spfs {
             Err(spfs_repo::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Directory::create(root)?
             }
+            Err(spfs_repo::Error::Invalid { .. }) if is_unfinished(root) => Directory::create(root)?,
             opened => opened?,
         };
         let local = local.with_namespace(config.storage.tag_namespace.as_deref())?;
@@ -42,10 +44,34 @@ impl Spfs {
     }
 }
 
+/// Whether `root` has nothing in it but parts of a repository: another process is making it just now, or was killed
+/// while it did; or somebody made an empty directory for it.
+fn is_unfinished(root: &Path) -> bool {
+    let is_part =
+        |name: &[u8]| matches!(name, b"objects" | b"payloads" | b"tags" | b"VERSION") || name.starts_with(b".VERSION.");
+    std::fs::read_dir(root).is_ok_and(|entries| {
+        entries.into_iter().all(|entry| entry.is_ok_and(|entry| is_part(entry.file_name().as_encoded_bytes())))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_repository_whose_maker_was_killed_is_finished() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join(".local/share/spfs");
+        let env = Env::bare(home.path());
+        let open = || Spfs::open(env.clone(), Config::load(&env).unwrap()).map(drop);
+        std::fs::create_dir_all(root.join("objects")).unwrap();
+        open().unwrap();
+        std::fs::remove_dir(root.join("payloads")).unwrap();
+        std::fs::write(root.join("something"), "").unwrap();
+        assert!(open().unwrap_err().to_string().contains("it has no directory \"payloads\""));
+        assert!(!root.join("payloads").exists());
+    }
 
     #[test]
     fn the_local_repository_is_made_on_first_use() {

@@ -5,11 +5,11 @@
 //! file system's clock. Breaking moves the lock aside and looks at what was moved, so that of two breakers one wins
 //! and a fresh lock is put back. A holder makes sure that it still has its lock just before it publishes.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::layout::is_local;
@@ -94,12 +94,19 @@ fn work_path(lock: &Path, owner: &Owner) -> PathBuf {
     lock.with_file_name(format!(".{}.work", owner.id))
 }
 
-/// Creates the lock file with its owner inside.
+/// Creates the lock file with its owner inside, both at once where the file system has unnamed files: a process that is
+/// killed in between would leave a lock without an owner, which blocks for a minute.
 fn create(path: &Path, owner: &Owner) -> Result<(), Errno> {
+    let text = owner.lock_text();
+    match create_at_once(path, &text) {
+        Err(Errno::EXIST) => return Err(Errno::EXIST),
+        Ok(()) => return Ok(()),
+        // NFS and others; whatever else is wrong is met again.
+        Err(_) => {}
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     // Readable for everyone, so that others can name the owner and judge it.
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
-    let text = owner.lock_text();
     match rustix::io::write(&fd, text.as_bytes()) {
         Ok(n) if n == text.len() => Ok(()),
         result => {
@@ -107,6 +114,22 @@ fn create(path: &Path, owner: &Owner) -> Result<(), Errno> {
             Err(result.err().unwrap_or(Errno::NOSPC))
         }
     }
+}
+
+/// Writes `text` into an unnamed file, and names it `path` unless that exists.
+fn create_at_once(path: &Path, text: &str) -> Result<(), Errno> {
+    // Only looked at to spare the work; naming the file is what decides.
+    if rustix::fs::lstat(path).is_ok() {
+        return Err(Errno::EXIST);
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?;
+    if rustix::io::write(&fd, text.as_bytes())? != text.len() {
+        return Err(Errno::NOSPC);
+    }
+    let unnamed = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Reads the lock file, if it is still there.

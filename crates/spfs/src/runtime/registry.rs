@@ -173,15 +173,22 @@ pub fn damaged(spfs: &Spfs) -> Result<Vec<(String, Error)>> {
 /// Removes the record of a runtime whose monitor was killed and whose processes are gone.
 fn bury(dir: &RuntimeDir) -> Result<()> {
     // The lock is taken so that two that look at once do not remove a new runtime of the same name.
-    match dir::try_lock(&dir.path)? {
-        Some(_lock) => dir.remove(),
-        None => Ok(()),
+    match dir::try_lock(&dir.path) {
+        Ok(Some(_lock)) => dir.remove(),
+        Ok(None) => Ok(()),
+        // Its monitor, or another that looked, was quicker.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
 /// The same for a durable one: its changes stay.
 fn settle(mut found: Found) -> Result<Found> {
-    if let Some(_lock) = dir::try_lock(&found.dir.path)? {
+    let lock = match dir::try_lock(&found.dir.path) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        locked => locked?,
+    };
+    if let Some(_lock) = lock {
         found.record.stopped();
         found.dir.save(&found.record)?;
         found.dir.remove()?;
