@@ -86,7 +86,9 @@ pub(super) fn mounts(host: &Host) -> Vec<String> {
 /// Names of the records of live runtimes below a runtime directory.
 pub(super) fn records(run: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(run.join("spfs/runtimes")) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // What a killed start was still making is no record; it goes once it is surely abandoned.
+    names.filter(|name| !name.starts_with(".new-")).collect()
 }
 
 /// Temporary files and locks of a directory repository (formats.md, sections 2 and 8).
