@@ -23,7 +23,8 @@ use spfs_repo::manifest::Dir;
 
 use super::dir::{AliveLock, RuntimeDir};
 use super::jobs::{self, Mounts};
-use super::reset;
+use super::{registry, reset};
+use crate::Spfs;
 use crate::config::{Config, Env};
 
 /// What a monitor is started with.
@@ -161,6 +162,7 @@ impl Supervisor {
                 // The record comes after the word: the command need not wait for it, and members lock it.
                 let _ = self.launcher.as_ref().map(Link::send_ready);
                 self.record_mounts();
+                self.bury_the_dead();
             }
             _ => self.launcher = None,
         }
@@ -177,6 +179,25 @@ impl Supervisor {
         };
         // Without it `join` by name does not find its way; everything else still works.
         let _ = update();
+    }
+
+    /// Removes what killed monitors have left behind, in a child: it may take a moment, and the command does not wait.
+    fn bury_the_dead(&mut self) {
+        if !registry::has_dead(&self.monitor.dir) {
+            return;
+        }
+        let Ok((ours, theirs)) = Link::pair() else { return };
+        match process::fork() {
+            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours }),
+            Ok(Fork::Child) => {
+                drop(ours);
+                let Monitor { env, config, .. } = &self.monitor;
+                let swept = Spfs::open(env.clone(), config.clone()).and_then(|spfs| registry::list(&spfs));
+                drop(theirs);
+                process::exit_now(i32::from(swept.is_err()))
+            }
+            Err(_) => {}
+        }
     }
 
     fn accept(&mut self) {
