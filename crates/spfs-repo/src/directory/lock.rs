@@ -47,7 +47,10 @@ impl TagLock {
         let mut pause = Duration::from_micros(500);
         loop {
             match create(path, &owner) {
-                Ok(()) => return Ok(Some(TagLock { path: path.to_owned(), owner })),
+                Ok(()) => {
+                    sweep(path, &owner);
+                    return Ok(Some(TagLock { path: path.to_owned(), owner }));
+                }
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(e) => return Err(Error::io("create lock", path)(e)),
@@ -91,7 +94,23 @@ impl Drop for TagLock {
 }
 
 fn work_path(lock: &Path, owner: &Owner) -> PathBuf {
-    lock.with_file_name(format!(".{}.work", owner.id))
+    lock.with_file_name(format!(".{}.work", owner.work_name()))
+}
+
+/// Removes the work files beside `lock` whose owners are certainly gone: of a process that was killed while it broke a
+/// lock no lock is left that would tell. Failures do not matter: the next one comes here again.
+fn sweep(lock: &Path, me: &Owner) {
+    let directory = lock.parent().unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".work"));
+        if let Some(owner) = owner.and_then(Owner::from_work_name)
+            && owner.liveness(me, false) == Liveness::Gone
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Creates the lock file with its owner inside, both at once where the file system has unnamed files: a process that is
@@ -227,6 +246,17 @@ mod tests {
     fn set_age(path: &Path, seconds: u64) {
         let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
         std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_breaker_left_goes_with_the_next_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = lock_in(&directory);
+        let (dead, living) = (work_path(&path, &gone()), work_path(&path, &Owner::current()));
+        std::fs::write(&dead, "").unwrap();
+        std::fs::write(&living, "").unwrap();
+        drop(TagLock::acquire(&path, SHORT).unwrap().unwrap());
+        assert_eq!((dead.exists(), living.exists(), path.exists()), (false, true, false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
-use spfs_repo::{Digest, Directory, Entry};
+use spfs_repo::{Digest, Directory, Entry, Error as RepoError};
 
 use super::engine::{copy_new, missing};
 use super::summary::{Counter, Did};
@@ -72,6 +72,11 @@ impl<'a> Proxies<'a> {
     fn make(&self, entry: &Entry, path: &Path, counter: &Counter) -> Result<Option<PathBuf>> {
         let payload = self.repository.payload_path(&entry.object);
         let stat = fs::symlink_metadata(&payload).map_err(missing(&entry.object, &payload))?;
+        // Before it gets a name here, which it would keep when the payload is mended.
+        if stat.len() != entry.size {
+            let reason = format!("it has {} bytes instead of {}", stat.len(), entry.size);
+            return Err(RepoError::corrupt(format!("payload {}", entry.object), reason).into());
+        }
         let right_mode = stat.mode() == entry.mode;
         let mine = stat.uid() == rustix::process::geteuid().as_raw();
         let right_owner = mine || (self.share_payloads && stat.mode() & 0o004 != 0);
