@@ -44,7 +44,10 @@ impl Stored {
         // The views were made before the damage.
         let _ = fs::remove_dir_all(self.home.cache());
         test();
+        // It may have been made again, read-only.
+        let _ = fs::remove_file(file);
         fs::write(file, good).unwrap();
+        self.home.own(file, 0o444);
     }
 }
 
@@ -346,6 +349,7 @@ fn records_of_dead_runtimes() {
     every_caller(|home| {
         let dir = home.run_dir().join("spfs/runtimes/dead");
         home.spfs_line("run - -- true").run().ok();
+        home.wait_for_the_end();
         for content in [b"".as_slice(), b"{\"name\": \"dead\", \"aut", b"\0\0\0\0", b"[]", b"\xff\xfe"] {
             fs::create_dir(&dir).unwrap();
             home.own(&dir, 0o700);
