@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::bench::{Bench, Result};
-use crate::measure::{Contender, Pinned, interleaved, ms, ratio};
+use crate::measure::{Contender, interleaved, ms, ratio};
 use crate::report::Row;
 
 /// `spfs run TAG -- true` against bubblewrap and against the floor, for trees and for stacks.
@@ -21,7 +21,6 @@ pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     for (what, tag) in cases {
         // Once before: makes what is made at a first start.
         bench.output(bench.spfs("start", &format!("run {tag} -- true")))?;
-        let pinned = Pinned::new()?;
         let mut bubblewrap = bench.command("start", "bwrap");
         bubblewrap.args(["--dev-bind", "/", "/", "true"]);
         let mut floor = bench.command("start", &bench.own);
@@ -33,7 +32,6 @@ pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
             Contender::command("true", bench.command("start", "true")),
         ];
         let times = interleaved(bench.rounds, contenders)?;
-        drop(pinned);
         let [spfs, bwrap, floor, bare] = times[..] else { unreachable!("as many times as contenders") };
         let measured = format!(
             "spfs {:.2} ms, bwrap {:.2} ms, floor {:.2} ms, `true` alone {:.2} ms",
