@@ -20,7 +20,7 @@ use spfs_repo::{Encoding, Format, Strategy};
 pub use env::Env;
 pub use value::Value;
 
-use crate::error::{Error, Result, Warning};
+use crate::error::{Error, Place, Result, Warning};
 use crate::user;
 
 /// The effective configuration.
@@ -149,16 +149,21 @@ impl Config {
         let mut loaded = load::Loaded::default();
         loaded.read_files(env)?;
         loaded.read_variables(env)?;
+        for (name, (value, origin)) in &mut loaded.settings {
+            if let Value::Path(path) = value {
+                *path = env.expand(path);
+                // Relative to what? A repository in whatever directory one happens to be in is never meant.
+                if name.starts_with("storage.") && path.is_relative() {
+                    let reason = format!("{name} = {path:?} must be an absolute path, or begin with ~/");
+                    return Err(Error::Config { place: Place::whole(origin.to_string()), reason });
+                }
+            }
+        }
         Ok(Self::build(env, loaded))
     }
 
     fn build(env: &Env, loaded: load::Loaded) -> Self {
-        let load::Loaded { mut settings, mut warnings } = loaded;
-        for (value, _) in settings.values_mut() {
-            if let Value::Path(path) = value {
-                *path = env.expand(path);
-            }
-        }
+        let load::Loaded { settings, mut warnings } = loaded;
         let get = |name: &str| settings.get(name).map(|(value, _)| value);
         let text = |name: &str| match get(name) {
             Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),

@@ -152,6 +152,11 @@ fn without_a_home_the_repository_needs_a_place() {
     let (_dir, env) = home(&[]);
     let env = Env { home: None, ..env };
     assert!(Config::load(&env).unwrap().storage_root().unwrap_err().to_string().contains("SPFS_STORAGE_ROOT"));
+    let relative = Config::load(&env.clone().with_var("SPFS_STORAGE_ROOT", "r")).err().unwrap();
+    assert_eq!(
+        relative.to_string(),
+        "invalid configuration in SPFS_STORAGE_ROOT: storage.root = \"r\" must be an absolute path, or begin with ~/"
+    );
     let env = env.with_var("SPFS_STORAGE_ROOT", "/r");
     assert_eq!(Config::load(&env).unwrap().storage_root().unwrap(), Path::new("/r"));
 }

@@ -7,6 +7,7 @@ use spfs_repo::Digest;
 use super::images;
 use super::record::Record;
 use crate::Spfs;
+use crate::config::Backend;
 use crate::error::Result;
 use crate::live::LiveBind;
 use crate::views::{self, CachedView};
@@ -19,7 +20,9 @@ pub fn merged(spfs: &Spfs, stack: &[Digest], live: &[LiveBind]) -> Result<Cached
 
 /// The mounts of the runtime of `record` over the view `cached`.
 pub fn plan(spfs: &Spfs, record: &Record, cached: &CachedView) -> Result<Plan> {
-    let image = if namespace::is_privileged() { images::ensure(spfs, &cached.key, &cached.view) } else { None };
+    let wanted = spfs.config.filesystem.backend != Backend::Server;
+    let image =
+        if wanted && namespace::is_privileged() { images::ensure(spfs, &cached.key, &cached.view) } else { None };
     let upper = match record.config.upper_dir.as_ref().and_then(|upper| upper.parent()) {
         Some(dir) => Upper::Disk { dir: dir.to_owned() },
         None => Upper::Memory { size: record.config.tmpfs_size.clone() },
