@@ -159,13 +159,24 @@ impl Supervisor {
             Ok(Message::Mounted { namespace, upper, watch }) => {
                 self.watches.extend(watch);
                 self.mounts = Some(Mounts { namespace, upper });
-                // The record comes after the word: the command need not wait for it, and members lock it.
-                let _ = self.launcher.as_ref().map(Link::send_ready);
-                self.record_mounts();
+                // The record comes after the word: the command need not wait for it, and members lock it. Not so with
+                // a durable runtime: were we killed in between, nothing would say that its changes are in use.
+                if self.monitor.durable.is_some() {
+                    self.record_mounts();
+                    self.send_ready();
+                } else {
+                    self.send_ready();
+                    self.record_mounts();
+                }
                 self.bury_the_dead();
             }
             _ => self.launcher = None,
         }
+    }
+
+    fn send_ready(&self) {
+        // A launcher that is gone is heard of next.
+        let _ = self.launcher.as_ref().map(Link::send_ready);
     }
 
     fn record_mounts(&self) {
