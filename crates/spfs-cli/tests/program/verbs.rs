@@ -1,13 +1,10 @@
 //! The commands that look at and look after what is stored, with the real program.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Caller, Home, every_caller};
+use crate::common::{Caller, Home, every_caller};
 
 const F1_LAYER: &str = "L2LZ3UZA6YJUHCGLQVRRW34OTW55XT6TWZ5LJGYGZ5XMH52HZ3XA====";
 const F1_BLOB: &str = "QU77SN3CUBW5X5ZCYTV6TXOWNWHWHXNOVF7VEHB6ZQQNU7EXMAQA====";

@@ -1,12 +1,9 @@
 //! Interrupted and killed in the middle: the store stays sound, the next command works, nothing is left locked.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::time::Duration;
 
-use common::{Caller, Home, Running, eventually, every_caller};
+use crate::common::{Caller, Home, Running, eventually, every_caller};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Enough zeros that hashing them takes longer than any test.

@@ -1,9 +1,6 @@
 //! What a commit of a runtime's changes holds: what was done since the last one, and what is gone.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 /// Prints everything there is to know of /spfs: names, kinds, modes, sizes, targets, contents.
 const TREE: &str = "tree() { (cd /spfs && find . -printf '%p %y %m %s %l\\n' | sed 's/ d \\([0-9]*\\) [0-9]*/ d \\1/' \

@@ -1,9 +1,6 @@
 //! Runtimes in runtimes, and joining one that runs.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Caller, Home, eventually, every_caller, everywhere};
+use crate::common::{Caller, Home, eventually, every_caller, everywhere};
 
 /// The names of the runtimes that `spfs runtime list` shows.
 fn listed(home: &Home) -> Vec<String> {

@@ -1,9 +1,6 @@
 //! What happens where a part of the machine is missing: another way with a remark, or an error that says what to do.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Caller, Home, everywhere, is_root};
+use crate::common::{Caller, Home, everywhere, is_root};
 
 #[test]
 fn root_uses_the_server_where_an_image_cannot_be_mounted() {

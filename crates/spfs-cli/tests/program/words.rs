@@ -1,11 +1,8 @@
 //! What the program says: help, usage errors, errors with their hints, colours, closed pipes, completion, manual pages.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Caller, Home};
+use crate::common::{Caller, Home};
 
 fn home() -> Home {
     Home::new(Caller::all().remove(0))

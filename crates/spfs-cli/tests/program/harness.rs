@@ -1,12 +1,9 @@
 //! Tests of the test harness itself: a check that cannot fail would prove nothing.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use common::{Caller, Home, Host, eventually, every_caller, everywhere};
+use crate::common::{Caller, Home, Host, eventually, every_caller, everywhere};
 
 #[test]
 fn a_command_runs_as_its_caller_with_a_clean_environment() {

@@ -1,9 +1,6 @@
 //! Who a command is inside a runtime, what it may not do there, and what the files of a layer look like to it.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Caller, Home, every_caller, everywhere};
+use crate::common::{Caller, Home, every_caller, everywhere};
 
 /// The mount options of every mount at or below /spfs, as `mount point: options`; for `sh -c` inside a runtime.
 const MOUNTS: &str = "awk '$5 ~ /^\\/spfs(\\/|$)/ {print $5 \": \" $6}' /proc/self/mountinfo";
@@ -69,7 +66,7 @@ fn no_mount_allows_set_uid_programs_or_devices() {
 
 #[test]
 fn a_set_uid_program_of_a_layer_raises_nobody() {
-    if !common::is_root() {
+    if !crate::common::is_root() {
         return a_set_uid_program_of_mine_stays_mine();
     }
     let home = Home::new(Caller::Root);

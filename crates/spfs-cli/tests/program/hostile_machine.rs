@@ -1,9 +1,6 @@
 //! Machines that lack something: what is missing is said, with what would provide it, and nothing is left behind.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Caller, Home, Output};
+use crate::common::{Caller, Home, Output};
 
 /// Runs `spfs ARGUMENTS` as the ordinary user, in a mount namespace that root has prepared with `prepare`.
 fn on_a_machine(home: &Home, prepare: &str, arguments: &str) -> Output {

@@ -1,13 +1,10 @@
 //! Two or twenty at once: nobody loses anything, and nobody waits for ever.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Running, every_caller};
+use crate::common::{Running, every_caller};
 
-fn finish(all: Vec<Running>) -> Vec<common::Output> {
+fn finish(all: Vec<Running>) -> Vec<crate::common::Output> {
     all.into_iter().map(Running::finish).collect()
 }
 
@@ -105,7 +102,7 @@ fn one_durable_runtime_for_many() {
         let code = "cat /spfs/f; read line";
         // One has it; the others say so and end.
         let mut all: Vec<Running> = (0..6).map(|_| home.script("--rerun work", code).stdin_open().spawn()).collect();
-        common::eventually("all but one have been refused", || {
+        crate::common::eventually("all but one have been refused", || {
             all.iter_mut().map(Running::is_alive).filter(|alive| *alive).count() == 1
         });
         let (mut won, mut refused) = (0, 0);
@@ -132,7 +129,7 @@ fn one_name_for_many() {
     every_caller(|home| {
         let mut all: Vec<Running> =
             (0..5).map(|_| home.script("--runtime-name mine -", "echo in; read line").stdin_open().spawn()).collect();
-        common::eventually("all but one have been refused", || {
+        crate::common::eventually("all but one have been refused", || {
             all.iter_mut().map(Running::is_alive).filter(|alive| *alive).count() == 1
         });
         let ended = finish(all);

@@ -2,11 +2,8 @@
 //!
 //! Each test has a name of its own for its runtime: the tests run side by side, and the number of a mount namespace that
 //! has ended goes to the next one, which only the name then tells apart.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 /// Prints everything there is to know of /spfs.
 const TREE: &str = "tree() { (cd /spfs && find . -printf '%p %y %m %l\\n' | LC_ALL=C sort && \

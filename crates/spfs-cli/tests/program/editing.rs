@@ -1,9 +1,6 @@
 //! Read-only and editable: the default, the options, and the flip in place under everything that is in use.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 /// Says whether /spfs can be written, as seen by the process itself and as the program says.
 const PROBE: &str = "if touch /spfs/probe 2>/dev/null; then rm /spfs/probe; echo yes; else echo no; fi

@@ -1,9 +1,6 @@
 //! References that name nothing, too much, or cannot be read; and verbs where they make no sense.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Caller, Home, every_caller};
+use crate::common::{Caller, Home, every_caller};
 
 fn home() -> Home {
     Home::new(Caller::user())

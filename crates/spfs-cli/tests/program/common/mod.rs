@@ -1,8 +1,8 @@
 //! The harness of the tests that run the real `spfs`: hermetic homes, callers, hosts, and a look for what was left behind.
 //!
 //! ```ignore
-//! mod common;
-//! use common::{Home, every_caller};
+//! mod common; // in main.rs
+//! use crate::common::{Home, every_caller};
 //!
 //! #[test]
 //! fn a_new_environment_is_empty() {

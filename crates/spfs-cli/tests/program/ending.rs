@@ -1,11 +1,8 @@
 //! The end of a runtime, and what is left when something of it is killed: nothing, at the latest after the next command.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Home, Running, eventually, every_caller, everywhere};
+use crate::common::{Home, Running, eventually, every_caller, everywhere};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A runtime `name` with a file in it, whose command waits for its input to end and then prints what it sees.

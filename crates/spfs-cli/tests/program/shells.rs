@@ -1,9 +1,6 @@
 //! Shells and commands in a real environment with start-up files, and what they inherit.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 /// An environment with start-up files for every shell, called `base`.
 fn with_startup_files(home: &Home) {

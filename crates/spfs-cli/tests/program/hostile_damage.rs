@@ -1,13 +1,10 @@
 //! Stored things that have gone bad: whoever reads one says which file it is, `check` says what it belongs to, and
 //! caches are made again without a word.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Caller, DAMAGES, Damage, Home, every_caller};
+use crate::common::{Caller, DAMAGES, Damage, Home, every_caller};
 
 /// A home with the layer `one`, and the digests of its layer, manifest, and the payloads of `a` and of the symlink.
 struct Stored {

@@ -1,9 +1,6 @@
 //! What an environment can be made of: references, run specs, live layers, annotations.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 fn with_layers(home: &Home) {
     for name in ["a", "b", "c"] {

@@ -1,13 +1,10 @@
 //! Trees that are hard to commit, or cannot be: special files, names, depth, size, and files that change meanwhile.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
-use common::{Caller, Home, every_caller};
+use crate::common::{Caller, Home, every_caller};
 
 #[test]
 fn special_files_are_named_all_at_once() {

@@ -1,12 +1,9 @@
 //! The user's guide, typed as a new user would: as root and as an ordinary user, on hosts with and without `/spfs`; and
 //! the guide in README.md, whose output must be what the program really prints.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 
-use common::{Caller, Home, every_caller, everywhere};
+use crate::common::{Caller, Home, every_caller, everywhere};
 
 /// Runs `spfs ARGS` with a shell as the program and gives it these lines; returns what each of them printed, on either
 /// stream. The session ends with `exit`, and must end well.

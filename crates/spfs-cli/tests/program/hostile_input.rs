@@ -1,11 +1,8 @@
 //! Files and variables that people write, and outputs that take nothing: named, with the line, and never a hang.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Caller, Home};
+use crate::common::{Caller, Home};
 
 fn home() -> Home {
     let home = Home::new(Caller::user());

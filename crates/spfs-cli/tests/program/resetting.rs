@@ -1,9 +1,6 @@
 //! `spfs reset`: throwing changes away, all or some, and exchanging what an environment is made of.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, every_caller, everywhere};
+use crate::common::{Home, every_caller, everywhere};
 
 fn with_layers(home: &Home) {
     home.script("-", "cd /spfs; echo base > f; echo base > g; mkdir d; echo d > d/in; spfs commit layer -t base")

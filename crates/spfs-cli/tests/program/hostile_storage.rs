@@ -1,13 +1,10 @@
 //! Storage that is read-only, full, or somebody else's; caches and runtime directories that cannot be used.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use common::{Caller, Cmd, Home, every_caller};
+use crate::common::{Caller, Cmd, Home, every_caller};
 
 /// A script in a private mount namespace of the caller's own; every step prints what it is about.
 fn privately(home: &Home, script: &str) -> Cmd {

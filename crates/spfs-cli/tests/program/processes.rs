@@ -1,9 +1,6 @@
 //! The command is the process that the caller started: its pid, status, signals, terminal and children are its own.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Home, eventually, every_caller, everywhere};
+use crate::common::{Home, eventually, every_caller, everywhere};
 use rustix::process::Signal;
 
 /// Says whether `wait(-1)` finds a child: there is none, although a monitor was started.

@@ -1,0 +1,29 @@
+//! The real program `spfs`, in hermetic homes, as root and as an ordinary user: one test binary, so that the harness is
+//! compiled and linked once. `cargo test --test program durable::` runs one file of it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+mod changes;
+mod durable;
+mod editing;
+mod ending;
+mod fallbacks;
+mod guide;
+mod harness;
+mod hostile_damage;
+mod hostile_input;
+mod hostile_machine;
+mod hostile_references;
+mod hostile_signals;
+mod hostile_storage;
+mod hostile_together;
+mod hostile_trees;
+mod identity;
+mod nesting;
+mod processes;
+mod resetting;
+mod shells;
+mod specs;
+mod verbs;
+mod words;
