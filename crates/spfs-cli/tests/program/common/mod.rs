@@ -17,6 +17,17 @@
 //! * [`Cmd`], [`Output`], [`Running`], [`Pty`]: commands, all with a time limit, what they said, and what is still running.
 //!
 //! A missing user, device or program fails the test with the command that provides it (`./test setup`).
+//!
+//! A test that takes more than about two seconds or writes a big tree comes in two sizes: [`full`] chooses. The small one
+//! always runs and looks for the same things; the big one runs with `SPFS_TEST_FULL=1`.
+//!
+//! ```ignore
+//! const STARTS: usize = 100;
+//! let starts = if full() { 10 * STARTS } else { STARTS };
+//! ```
+//!
+//! Where only the number differs, as here, it is one test. A test of its own that has no small size (a soak of ten
+//! minutes) begins with `if !full() { return; }` and names in its comment the small one that stands for it.
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 mod caller;
@@ -37,6 +48,11 @@ pub use running::Running;
 pub use sound::{DAMAGES, Damage};
 
 use std::time::{Duration, Instant};
+
+/// Whether the long sizes of the tests were asked for: `SPFS_TEST_FULL=1`.
+pub fn full() -> bool {
+    std::env::var_os("SPFS_TEST_FULL").is_some_and(|value| value == "1")
+}
 
 /// Runs a test once for every kind of caller that this process can be, each in a new home on the host as it is.
 pub fn every_caller(test: impl Fn(&Home)) {
