@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use spfs::config::Backend;
 
 use crate::complete;
 
@@ -38,6 +39,9 @@ pub struct Environment {
     /// Annotate it with a YAML or JSON map from a file, `-` for standard input; may be repeated
     #[arg(long, value_name = "FILE", conflicts_with = "rerun")]
     pub annotation_file: Vec<PathBuf>,
+    /// How /spfs is shown; without it the best way that works
+    #[arg(long, value_name = "NAME", ignore_case = true, value_parser = backends())]
+    pub backend: Option<Backend>,
     #[command(flatten)]
     sync: Sync,
     // Where to fetch from. Hidden for the same reason as the rest of `Sync`.
@@ -54,6 +58,22 @@ impl Environment {
             _ => None,
         }
     }
+}
+
+/// The names of backends. Those of the existing program are taken, and not shown.
+fn backends() -> impl TypedValueParser<Value = Backend> {
+    let about = |name: &str| match name {
+        "auto" => Some("The best that works here; what cannot be used is told"),
+        "image" => Some("Names from an image that the kernel mounts, data from the store; for root"),
+        "server" => Some("Names from a server, data from the store"),
+        _ => None,
+    };
+    let value = |(name, _): &(&'static str, Backend)| match about(name) {
+        Some(help) => PossibleValue::new(*name).help(help),
+        None => PossibleValue::new(*name).hide(true),
+    };
+    let names = PossibleValuesParser::new(Backend::NAMES.iter().map(value));
+    names.map(|name| Backend::of(&name).unwrap_or_default())
 }
 
 // How what is missing is fetched from remotes. Scripts written for existing SPFS say these; there are no remotes yet to

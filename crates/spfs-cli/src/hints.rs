@@ -116,6 +116,9 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
         }
         Error::NoFuse { .. } => one("as root: modprobe fuse; in a container: give it --device /dev/fuse"),
         Error::Busy => one(BUSY),
+        Error::Backend { source, .. } => {
+            of_mount(source).into_iter().chain(one("without --backend, spfs takes the best way that works")).collect()
+        }
         Error::Repository(error) => of_repository(error),
         Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
         _ => Vec::new(),

@@ -56,7 +56,8 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> 
         namespace::unshare_mounts()?;
         namespace::drop_outer(situation)?;
     }
-    let Forked { link, server, intermediate } = fork_monitor(keep, plan.strategy == Strategy::Server, monitor)?;
+    let Forked { link, server, intermediate } =
+        fork_monitor(keep, plan.strategies.first() == Some(&Strategy::Server), monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;

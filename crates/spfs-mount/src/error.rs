@@ -56,6 +56,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The one strategy that was asked for cannot be used.
+    #[error("/spfs cannot be shown by the backend `{name}` here")]
+    Backend {
+        /// The strategy's name.
+        name: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
     /// `/spfs` cannot be made read-only while a file in it is open for writing.
     #[error("a file in /spfs is open for writing")]
     Busy,

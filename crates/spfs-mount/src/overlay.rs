@@ -85,20 +85,43 @@ fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
     }
 }
 
-/// The metadata mount, and whether it is one that is served.
+/// The metadata mount, and whether it is one that is served: of the plan's strategies the first that can be mounted.
 fn metadata(plan: &Plan, announce: &Announce<'_>, remarks: &mut Vec<String>) -> Result<(OwnedFd, bool)> {
-    if let Strategy::Image(path) = &plan.strategy {
-        match image(path, &plan.name) {
-            Ok(mount) => return Ok((mount, false)),
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(|c| format!(": {c}")).unwrap_or_default();
-                remarks.push(format!("{error}{cause}; the metadata server is used instead"));
+    let mut strategies = plan.strategies.iter().peekable();
+    while let Some(strategy) = strategies.next() {
+        let made = match strategy {
+            Strategy::Image(path) => image(path, &plan.name).map(|mount| (mount, false)),
+            Strategy::Server => server(plan, announce).map(|mount| (mount, true)),
+        };
+        match (made, strategies.peek()) {
+            (Ok(made), _) => return Ok(made),
+            (Err(error), Some(next)) => {
+                remarks.push(format!("{}; the backend `{}` is used instead", chain(&error), next.name()))
             }
+            (Err(error), None) if plan.strategies.len() == 1 => {
+                return Err(Error::Backend { name: strategy.name(), source: Box::new(error) });
+            }
+            (Err(error), None) => return Err(error),
         }
     }
+    Err(Error::Limit("a plan without a strategy".to_owned()))
+}
+
+/// An error and all its causes, in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn server(plan: &Plan, announce: &Announce<'_>) -> Result<OwnedFd> {
     let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let view = view.map_err(Error::io("open", &plan.view))?;
-    Ok((fuse(announce, &plan.name, Some(view.as_fd()))?, true))
+    fuse(announce, &plan.name, Some(view.as_fd()))
 }
 
 /// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.

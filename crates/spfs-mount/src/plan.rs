@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub struct Plan {
     /// The runtime's name; shows as the source of the mounts.
     pub name: String,
-    /// How names and metadata are shown.
-    pub strategy: Strategy,
+    /// How the files are shown: the first of these that can be mounted. One alone was asked for by name.
+    pub strategies: Vec<Strategy>,
     /// The flat view of names and metadata.
     pub view: PathBuf,
     /// The directory that payload paths (`/QU/77SN…`) start from.
@@ -22,13 +22,23 @@ pub struct Plan {
     pub binds: Vec<Bind>,
 }
 
-/// How names and metadata are shown; file data is native in both.
+/// How the files of a view are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// An EROFS metadata image; if it cannot be mounted, the server. For root.
+    /// Names and metadata from an EROFS image, data straight from the payloads. For root.
     Image(PathBuf),
-    /// A FUSE metadata server in the monitor.
+    /// Names and metadata from a FUSE server in the monitor, data straight from the payloads.
     Server,
+}
+
+impl Strategy {
+    /// What it is called where it is chosen (`--backend`, `filesystem.backend`).
+    pub fn name(&self) -> &'static str {
+        match self {
+            Strategy::Image(_) => "image",
+            Strategy::Server => "server",
+        }
+    }
 }
 
 /// Where a runtime's changes are kept.
@@ -57,9 +67,12 @@ pub struct Bind {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.strategy {
-            Strategy::Image(path) => writeln!(f, "metadata: image {}", path.display())?,
-            Strategy::Server => writeln!(f, "metadata: server, of {}", self.view.display())?,
+        for (place, strategy) in self.strategies.iter().enumerate() {
+            let label = if place == 0 { "metadata:" } else { "or else: " };
+            match strategy {
+                Strategy::Image(path) => writeln!(f, "{label} image {}", path.display())?,
+                Strategy::Server => writeln!(f, "{label} server, of {}", self.view.display())?,
+            }
         }
         writeln!(f, "data:     {}", self.payloads.display())?;
         match &self.upper {

@@ -40,7 +40,10 @@ impl Run for Args {
 
 /// Becomes `command`, or a shell if it is empty, in an environment. Returns only if that fails.
 pub fn enter(context: &Context, environment: &Environment, command: &[OsString]) -> Result<ExitCode> {
-    let spfs = context.open()?;
+    let mut spfs = context.open()?;
+    if let Some(backend) = environment.backend {
+        spfs.config.filesystem.backend = backend;
+    }
     let origin = origin(&spfs, environment)?;
     let keep_unnamed = matches!(&origin, Origin::Stack { durable: true, name: None, .. });
     let now = spfs.env.now();

@@ -25,5 +25,6 @@ mod processes;
 mod resetting;
 mod shells;
 mod specs;
+mod strategies;
 mod verbs;
 mod words;

@@ -100,6 +100,14 @@ Options:
       --annotation-file <FILE>
           Annotate it with a YAML or JSON map from a file, `-` for standard input; may be repeated
 
+      --backend <NAME>
+          How /spfs is shown; without it the best way that works
+
+          Possible values:
+          - auto:   The best that works here; what cannot be used is told
+          - image:  Names from an image that the kernel mounts, data from the store; for root
+          - server: Names from a server, data from the store
+
   -h, --help
           Print help (see a summary with '-h')
 

@@ -1,5 +1,7 @@
 //! Every configuration key: its name, what it holds, and its one default.
 
+use super::Backend;
+
 /// What a key holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holds {
@@ -38,17 +40,18 @@ const fn key(name: &'static str, holds: Holds, default: &'static str, about: &'s
     Key { name, holds, default, about }
 }
 
-/// Strategies of ours, then the names in files that were written for the existing program.
-const BACKENDS: &[&str] =
-    &["Auto", "Image", "Server", "OverlayFsWithRenders", "OverlayFsWithFuse", "FuseOnly", "WinFsp"];
-
 /// All keys but those of remotes, sorted. Keys marked "accepted" stand in files of the existing program and have
 /// nothing to act on here.
 pub const KEYS: &[Key] = &[
     key("cache.max_size", Holds::Size, "", "how large the caches may grow; by default a tenth of the disk, at most 8G"),
     key("environment.variable_names_to_preserve", Holds::List, "", "accepted: every variable is preserved"),
     key("filesystem.annotation_size_limit", Holds::Count(0), "16384", "longer annotation values become blobs (bytes)"),
-    key("filesystem.backend", Holds::Choice(BACKENDS), "Auto", "how /spfs is shown; Auto takes the best that works"),
+    key(
+        "filesystem.backend",
+        Holds::Choice(Backend::CHOICES),
+        "Auto",
+        "how /spfs is shown; Auto takes the best that works",
+    ),
     key("filesystem.overlayfs_options.break_hardlinks", Holds::Bool, "true", "accepted: always so"),
     key("filesystem.overlayfs_options.metadata_copy_up", Holds::Bool, "true", "accepted: never so"),
     key(

@@ -5,6 +5,7 @@
 //! variables with `__` between levels (`SPFS_STORAGE__ROOT`); variables with `_` (`SPFS_STORAGE_ROOT`). Both forms work
 //! for every key. An empty variable is an unset one.
 
+mod backend;
 mod env;
 mod files;
 pub mod keys;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use spfs_repo::{Encoding, Format, Strategy};
 
+pub use backend::Backend;
 pub use env::Env;
 pub use value::Value;
 
@@ -82,19 +84,6 @@ pub struct Filesystem {
 pub struct Cache {
     /// How large the caches may grow, in bytes, if that is configured: see [`crate::cache::limit`].
     pub max_size: Option<u64>,
-}
-
-/// How /spfs is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Backend {
-    /// The best that works here; also what the names of the existing program's back ends mean, whose difference
-    /// (what is fetched when) does not exist here.
-    #[default]
-    Auto,
-    /// The metadata image, for root.
-    Image,
-    /// The metadata server. `OverlayFsWithFuse` and `FuseOnly` of the existing program.
-    Server,
 }
 
 /// One `[remote.NAME]`: an address, or a scheme with its options. Where both are given the address counts.
@@ -190,11 +179,7 @@ impl Config {
                 format: format(text("storage.digest_strategy"), text("storage.encoding_format")),
             },
             filesystem: Filesystem {
-                backend: match text("filesystem.backend").as_deref() {
-                    Some("Image") => Backend::Image,
-                    Some("Server" | "OverlayFsWithFuse" | "FuseOnly") => Backend::Server,
-                    _ => Backend::Auto,
-                },
+                backend: text("filesystem.backend").and_then(|name| Backend::of(&name)).unwrap_or_default(),
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
                 tmpfs_size: text("filesystem.tmpfs_size"),

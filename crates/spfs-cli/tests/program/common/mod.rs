@@ -72,6 +72,23 @@ pub fn everywhere(test: impl Fn(&Home)) {
     }
 }
 
+/// Runs a test for every caller with every way of showing /spfs that this caller has (`--backend`), each in a new home.
+pub fn every_strategy(test: impl Fn(&Home)) {
+    for caller in Caller::all() {
+        for backend in strategies(&caller) {
+            eprintln!("-- as {caller} with the backend {backend}");
+            let home = Home::new(caller.clone());
+            home.set("SPFS_FILESYSTEM_BACKEND", backend);
+            test(&home);
+        }
+    }
+}
+
+/// The names of the ways in which `caller` can be shown /spfs.
+pub fn strategies(caller: &Caller) -> &'static [&'static str] {
+    if caller.uid() == 0 { &["image", "server"] } else { &["server"] }
+}
+
 /// Waits until `condition` holds; fails the test, naming `what`, when it does not within ten seconds.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
