@@ -10,6 +10,9 @@ use std::time::Duration;
 use spfs_repo::{Batch, Blob, Digest, Directory, Error, Layer, Manifest, Object, ObjectBody, Repository, Tag};
 use spfs_repo::{DigestPrefix, TagName};
 
+/// So many that single ones are published on several threads.
+const FILES: usize = 700;
+
 fn tag(name: &str, target: Digest) -> Tag {
     let time = jiff::Timestamp::from_second(1_000_000_000).unwrap();
     Tag { name: name.parse().unwrap(), target, parent: Digest::NULL, user: "me@host".to_owned(), time }
@@ -23,13 +26,18 @@ fn add_file(batch: &dyn Batch, content: &[u8]) -> spfs_repo::Result<Digest> {
 
 /// Adds a layer with forty files, some of them large, and returns its digest.
 fn add_layer(repository: &Directory, seed: &str) -> spfs_repo::Result<Digest> {
+    add_layer_of(repository, seed, 40)
+}
+
+/// Adds a layer with `files` files, some of them large, and returns its digest.
+fn add_layer_of(repository: &Directory, seed: &str, files: usize) -> spfs_repo::Result<Digest> {
     use spfs_repo::manifest::{Dir, Node};
     let batch = repository.begin()?;
     let mut dir = Dir::default();
-    for n in 0..40 {
+    for n in 0..files {
         let mut content = format!("{seed} {n}").into_bytes();
-        if n % 20 == 0 {
-            content.resize(400 * 1024, n);
+        if n < 40 && n % 20 == 0 {
+            content.resize(400 * 1024, n as u8);
         }
         let digest = add_file(&*batch, &content)?;
         let size = content.len() as u64;
@@ -61,6 +69,11 @@ fn writer() {
                 let layer = add_layer(&repository, &format!("{seed} {n}")).unwrap();
                 repository.push_tag(&tag("crash/layer", layer)).unwrap();
             }
+        }
+        "layer" => {
+            let repository = Directory::create(root).unwrap();
+            let layer = add_layer_of(&repository, seed, FILES).unwrap();
+            repository.push_tag(&tag("crash/layer", layer)).unwrap();
         }
         "tags" => {
             let repository = Directory::open(root).unwrap();
@@ -139,6 +152,96 @@ fn a_killed_writer_leaves_a_good_repository() {
     let beside: Vec<_> = std::fs::read_dir(place.path().join("tags/crash")).unwrap().map(|e| e.unwrap()).collect();
     assert_eq!(beside.len(), 1, "{beside:?}");
     check_everything(&repository);
+}
+
+/// Runs a [`writer`] of one layer that is killed when it is about to make its `nth` system call `call`. Then the
+/// repository must be good, and the next one must succeed and leave nothing behind.
+fn kill_at(root: &Path, seed: &str, call: &str, nth: usize) {
+    use std::os::unix::process::ExitStatusExt as _;
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:signal=SIGKILL:when={nth}")])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "writer", "--nocapture"])
+        .env("SPFS_TEST_WRITER", format!("layer {seed} {}", root.display()))
+        .stdout(Stdio::null())
+        .status()
+        .expect("strace (./test setup installs it)");
+    assert_eq!(status.signal(), Some(9), "{call} {nth} did not happen: {status}");
+    let repository = Directory::create(root).unwrap();
+    check_everything(&repository);
+    let layer = add_layer_of(&repository, seed, FILES).unwrap();
+    repository.push_tag(&tag("crash/layer", layer)).unwrap();
+    assert_eq!(leftovers(&repository), [""; 0], "after {call} {nth}");
+    check_everything(&repository);
+}
+
+/// Whether the long tests run too (`./test full`).
+fn full() -> bool {
+    std::env::var_os("SPFS_TEST_FULL").is_some()
+}
+
+/// A directory on tmpfs: thousands of files are gone quickly.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+#[test]
+fn a_writer_killed_while_it_moves_whole_directories_leaves_a_good_repository() {
+    // About five hundred directories of payloads, then as many of blobs, then the manifest and the layer.
+    let long = [("mkdirat", 9), ("mkdirat", 900), ("write", 300), ("syncfs", 1), ("renameat2", 1), ("renameat2", 700)];
+    let long = if full() { &long[..] } else { &[] };
+    for (call, nth) in [("mkdirat", 300), ("renameat2", 200), ("syncfs", 2)].iter().chain(long) {
+        let place = in_memory();
+        kill_at(&place.path().join("repository"), "whole", call, *nth);
+    }
+}
+
+#[test]
+fn a_writer_killed_while_it_links_single_files_leaves_a_good_repository() {
+    let place = in_memory();
+    let repository = Directory::create(place.path()).unwrap();
+    // So that there is hardly a directory missing.
+    add_layer_of(&repository, "before", 5000).unwrap();
+    let long = [("linkat", 1), ("unlinkat", 1), ("unlinkat", 300), ("renameat2", 1)];
+    for (call, nth) in [("linkat", 200)].iter().chain(if full() { &long[..] } else { &[] }) {
+        kill_at(place.path(), &format!("{call}{nth}"), call, *nth);
+    }
+}
+
+#[test]
+fn two_that_make_the_same_directories_at_once_both_succeed() {
+    let place = tempfile::tempdir().unwrap();
+    let repository = Directory::create(place.path()).unwrap();
+    // Both have found the store empty when the first one moves its directories there.
+    let (one, other) = (repository.begin().unwrap(), repository.begin().unwrap());
+    for n in 0..FILES {
+        add_file(&*one, format!("one {n}").as_bytes()).unwrap();
+        add_file(&*other, format!("other {n}").as_bytes()).unwrap();
+        for batch in [&one, &other] {
+            add_file(&**batch, format!("both {n}").as_bytes()).unwrap();
+        }
+    }
+    one.finish().unwrap();
+    assert_eq!(check_everything(&repository), 2 * FILES);
+    other.finish().unwrap();
+    assert_eq!(check_everything(&repository), 3 * FILES);
+    assert_eq!(leftovers(&repository), [""; 0]);
+}
+
+#[test]
+fn directories_that_were_moved_have_their_final_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (root_mode, expected) in [(0o755, 0o755), (0o777, 0o777), (0o2770, 0o2777)] {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(root_mode)).unwrap();
+        let repository = Directory::create(place.path()).unwrap();
+        let digest = add_file_and_finish(&repository, b"content").unwrap();
+        for path in [repository.payload_path(&digest), repository.object_path(&digest)] {
+            let mode = std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, expected, "{}", path.display());
+        }
+    }
 }
 
 #[test]
@@ -276,10 +379,12 @@ fn only_the_leftovers_of_the_dead_are_removed() {
     let part = |n: usize| mine.split('-').nth(n).unwrap().to_owned();
     let (pid, start, namespace, boot) = (part(1), part(2), part(3), part(4));
     let make = |name: &str, hours: u64| {
-        std::fs::create_dir_all(work.join(name).join("3")).unwrap();
-        std::fs::write(work.join(name).join("3/file"), "half").unwrap();
+        for directory in ["3", "QU"] {
+            std::fs::create_dir_all(work.join(name).join(directory)).unwrap();
+            std::fs::write(work.join(name).join(directory).join("file"), "half").unwrap();
+        }
         let then = std::time::SystemTime::now() - Duration::from_secs(hours * 3600);
-        for path in [work.join(name).join("3"), work.join(name)] {
+        for path in [work.join(name).join("3"), work.join(name).join("QU"), work.join(name)] {
             std::fs::File::open(path).unwrap().set_modified(then).unwrap();
         }
     };

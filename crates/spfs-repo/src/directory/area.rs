@@ -1,27 +1,37 @@
 //! The private work directory of one batch in one store: where files are written before they get their final name.
 //!
-//! `STORE/work/spfs-PID-…-ID/SHARD/NAME`, mode 0700, made when the first file is written. Eight shards keep many
-//! threads from queueing for one directory's lock. Once a file's digest is known it is named by it.
+//! `STORE/work/spfs-PID-…-ID/`, mode 0700, made when the first file is written. In it:
+//!
+//! * `QU/77SN…`: a two-character directory as it will be, made where the store has none yet. It gets its final place
+//!   in one piece, by one rename for all files in it; if another writer has made that directory meanwhile, its files
+//!   go one by one.
+//! * `0` … `7`: everything else, under its digest once that is known. Eight keep many threads from queueing for one
+//!   directory's lock.
+//!
+//! The kernel does one rename between directories of a file system at a time, so many single files are linked to
+//! their final names instead, on several threads, and then removed here (`docs/performance.md`).
 
 use std::fs::File;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
-use super::layout::{Modes, Store, StoreName, make_dir};
+use super::layout::{Modes, Store, StoreName, make_dir, sync_fd};
 use super::owner::{Liveness, Owner};
 use super::scan;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
-/// Directories in a work directory; a power of two.
-const SHARDS: usize = 8;
+/// Directories in a work directory for files that go one by one; a power of two.
+const LANES: usize = 8;
+/// Two-character directories in a store: 32 characters, twice.
+const SHARDS: usize = 1024;
 /// Leftovers of a process that is out of sight are removed when they are older than this, in seconds.
 const FOREIGN_AGE: i64 = 24 * 3600;
 
@@ -32,7 +42,9 @@ pub(super) struct Area<'a> {
     name: String,
     path: PathBuf,
     root: OnceLock<OwnedFd>,
-    shards: [OnceLock<OwnedFd>; SHARDS],
+    lanes: [OnceLock<()>; LANES],
+    /// For each two-character directory that was needed, whether it is made here.
+    whole: Box<[OnceLock<bool>]>,
     /// Whether the umask leaves [`Modes::CONTENT`] alone, so that no file needs a chmod.
     exact: OnceLock<bool>,
     streams: AtomicU64,
@@ -41,8 +53,17 @@ pub(super) struct Area<'a> {
 /// A file that is being written before its digest is known.
 pub(super) struct Stream {
     pub file: File,
-    shard: usize,
+    /// Its path in the work directory.
     name: String,
+}
+
+/// Where in the area a file waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// With all others of its two-character directory, if the store has none yet: they become visible together.
+    Shard,
+    /// By itself.
+    Alone,
 }
 
 /// What happened to a file at publication.
@@ -65,7 +86,8 @@ impl<'a> Area<'a> {
             name,
             path,
             root: OnceLock::new(),
-            shards: [const { OnceLock::new() }; SHARDS],
+            lanes: [const { OnceLock::new() }; LANES],
+            whole: (0..SHARDS).map(|_| OnceLock::new()).collect(),
             exact: OnceLock::new(),
             streams: AtomicU64::new(0),
         }
@@ -77,85 +99,125 @@ impl<'a> Area<'a> {
     }
 
     /// Writes `bytes`, whose digest is `digest`; with `sync` also to the disk.
-    pub fn write(&self, digest: &Digest, bytes: &[u8], sync: bool) -> Result<()> {
-        let shard = shard_of(digest);
-        let name = digest.to_string();
-        let mut file = self.create(shard, &name)?;
+    pub fn write(&self, digest: &Digest, bytes: &[u8], company: Company, sync: bool) -> Result<()> {
+        let place = self.place(digest, company)?;
+        let mut file = self.create(&place)?;
         let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
         written.map_err(|e| {
-            self.unlink(shard, &name);
-            Error::io("write", self.path_of(shard, &name))(e)
+            self.unlink(&place);
+            Error::io("write", self.path.join(&place))(e)
         })
     }
 
     /// Opens a new file for content that arrives in pieces.
     pub fn stream(&self) -> Result<Stream> {
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
-        let shard = number as usize % SHARDS;
-        let name = format!("stream-{number}");
-        Ok(Stream { file: self.create(shard, &name)?, shard, name })
+        let lane = number as usize % LANES;
+        self.lane(lane)?;
+        let name = format!("{lane:x}/stream-{number}");
+        Ok(Stream { file: self.create(&name)?, name })
     }
 
     /// The full path of `stream`, for messages.
     pub fn stream_path(&self, stream: &Stream) -> PathBuf {
-        self.path_of(stream.shard, &stream.name)
+        self.path.join(&stream.name)
     }
 
     /// Drops `stream` and its file.
     pub fn abandon(&self, stream: Stream) {
-        self.unlink(stream.shard, &stream.name);
+        self.unlink(&stream.name);
     }
 
     /// Ends `stream`, whose content turned out to be `digest`.
-    pub fn keep(&self, stream: Stream, digest: &Digest, sync: bool) -> Result<()> {
+    pub fn keep(&self, stream: Stream, digest: &Digest, company: Company, sync: bool) -> Result<()> {
         let path = self.stream_path(&stream);
         if sync {
             stream.file.sync_all().map_err(Error::io("sync", &path))?;
         }
-        let to = shard_of(digest);
-        let (from, to) = (self.shard(stream.shard)?, self.shard(to)?);
-        rustix::fs::renameat(from, &stream.name, to, digest.to_string()).map_err(Error::io("rename", path))
+        let (root, place) = (self.root()?, self.place(digest, company)?);
+        rustix::fs::renameat(root, &stream.name, root, place).map_err(Error::io("rename", path))
     }
 
     /// Makes the content of `digest`, which was written here, durable.
-    pub fn sync(&self, digest: &Digest) -> Result<()> {
-        let shard = shard_of(digest);
-        let name = digest.to_string();
-        let path = || self.path_of(shard, &name);
+    pub fn sync(&self, digest: &Digest, company: Company) -> Result<()> {
+        let place = self.place(digest, company)?;
+        let path = self.path.join(&place);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.shard(shard)?, &name, flags, Mode::empty())
-            .map_err(|e| Error::io("open", path())(e))?;
-        rustix::fs::fsync(fd).map_err(|e| Error::io("sync", path())(e))
+        let fd = rustix::fs::openat(self.root()?, place, flags, Mode::empty()).map_err(Error::io("open", &path))?;
+        rustix::fs::fsync(fd).map_err(Error::io("sync", path))
+    }
+
+    /// Makes the names in the two-character directory `shard` durable, if it waits here as a whole.
+    pub fn sync_shard(&self, shard: &str) -> Result<()> {
+        let path = self.path.join(shard);
+        match rustix::fs::openat(self.root()?, shard, DIRECTORY, Mode::empty()) {
+            Ok(fd) => sync_fd(fd.as_fd(), &path),
+            Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("open", path)(e)),
+        }
+    }
+
+    /// Gives all files of `shard`, the directory of `digest`, their final names at once, if it waits here as a whole
+    /// and the store still has none. Returns whether it was so; if not, each file is to be published by itself.
+    pub fn publish_shard(&self, digest: &Digest, shard: &str) -> Result<bool> {
+        if self.whole[shard_of(digest)].get() != Some(&true) {
+            return Ok(false);
+        }
+        let (root, store) = (self.root()?, &self.store.fd);
+        match rustix::fs::renameat_with(root, shard, store, shard, RenameFlags::NOREPLACE) {
+            // The file system knows no RENAME_NOREPLACE; a directory replaces an empty one at most.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Ok(rustix::fs::renameat(root, shard, store, shard).is_ok())
+            }
+            // Whatever else is wrong is met again, and said, by the first of its files.
+            result => Ok(result.is_ok()),
+        }
     }
 
     /// Gives `digest`, which was written here, its final name. Something good that is there already stays; `good`
-    /// judges it by its size and that of ours.
-    pub fn publish(&self, digest: &Digest, good: impl Fn(u64, u64) -> bool) -> Result<Published> {
-        let shard = self.shard(shard_of(digest))?;
-        let from = digest.to_string();
+    /// judges it by its size and that of ours. With `link`, the file is linked there first and then removed here.
+    pub fn publish(
+        &self,
+        digest: &Digest,
+        company: Company,
+        link: bool,
+        good: impl Fn(u64, u64) -> bool,
+    ) -> Result<Published> {
+        let (root, from) = (self.root()?, self.place(digest, company)?);
         let to = StoreName::of(digest);
         let fail = |e: Errno| Error::io("create", self.store.path_of(digest))(e);
-        let rename =
-            || rustix::fs::renameat_with(shard, from.as_str(), &self.store.fd, to.as_str(), RenameFlags::NOREPLACE);
-        let mut result = rename();
+        let name = || match link {
+            true => self.link(root, &from, &to),
+            false => {
+                rustix::fs::renameat_with(root, from.as_str(), &self.store.fd, to.as_str(), RenameFlags::NOREPLACE)
+            }
+        };
+        let mut result = name();
         if result == Err(Errno::NOENT) {
             self.make_store_dir(to.shard())?;
-            result = rename();
+            result = name();
         }
         match result {
             Ok(()) => return Ok(Published::New),
-            // INVAL and friends: the file system knows no RENAME_NOREPLACE (NFS, some FUSE).
-            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            // INVAL and friends: the file system knows no RENAME_NOREPLACE (NFS, some FUSE), or no links.
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM | Errno::MLINK) => {}
             Err(e) => return Err(fail(e)),
         }
         if let Some((size, _)) = self.store.stat(digest)? {
-            let ours = rustix::fs::statat(shard, from.as_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+            let ours = rustix::fs::statat(root, from.as_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
             if good(size, ours.st_size as u64) {
                 return Ok(Published::Existing);
             }
         }
-        rustix::fs::renameat(shard, from.as_str(), &self.store.fd, to.as_str()).map_err(fail)?;
+        rustix::fs::renameat(root, from.as_str(), &self.store.fd, to.as_str()).map_err(fail)?;
         Ok(Published::New)
+    }
+
+    fn link(&self, root: &OwnedFd, from: &str, to: &StoreName) -> Result<(), Errno> {
+        rustix::fs::linkat(root, from, &self.store.fd, to.as_str(), AtFlags::empty())?;
+        // One that stays is removed with the whole area.
+        let _ = rustix::fs::unlinkat(root, from, AtFlags::empty());
+        Ok(())
     }
 
     /// The time in seconds by the file system's clock, as the work directory's fresh stamp shows it.
@@ -169,10 +231,11 @@ impl<'a> Area<'a> {
         make_dir(self.store.fd.as_fd(), shard, self.modes.directory(), &self.store.path.join(shard))
     }
 
-    fn create(&self, shard: usize, name: &str) -> Result<File> {
-        let path = || self.path_of(shard, name);
+    /// Creates the file `place`, a path in the work directory.
+    fn create(&self, place: &str) -> Result<File> {
+        let path = || self.path.join(place);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.shard(shard)?, name, flags, Modes::CONTENT)
+        let fd = rustix::fs::openat(self.root()?, place, flags, Modes::CONTENT)
             .map_err(|e| Error::io("create", path())(e))?;
         let exact = match self.exact.get() {
             Some(exact) => *exact,
@@ -200,26 +263,48 @@ impl<'a> Area<'a> {
         Ok(self.root.get_or_init(|| fd))
     }
 
-    fn shard(&self, number: usize) -> Result<&OwnedFd> {
-        let cell = &self.shards[number % SHARDS];
-        if let Some(fd) = cell.get() {
-            return Ok(fd);
+    /// Where `digest` waits in the work directory; its directory is made there.
+    fn place(&self, digest: &Digest, company: Company) -> Result<String> {
+        let name = StoreName::of(digest);
+        if company == Company::Shard && self.is_whole(digest, name.shard())? {
+            return Ok(name.as_str().to_owned());
         }
-        let root = self.root()?;
-        let name = shard_name(number);
-        let path = self.path.join(&name);
-        make_dir(root.as_fd(), &name, Mode::RWXU, &path)?;
-        let fd = rustix::fs::openat(root, &name, DIRECTORY, Mode::empty()).map_err(Error::io("open", path))?;
-        Ok(cell.get_or_init(|| fd))
+        // Not the first byte: that one orders the publication, and would fill the lanes one after another.
+        let lane = digest.as_bytes()[31] as usize % LANES;
+        self.lane(lane)?;
+        Ok(format!("{lane:x}/{digest}"))
     }
 
-    fn path_of(&self, shard: usize, name: &str) -> PathBuf {
-        self.path.join(shard_name(shard)).join(name)
+    /// Whether `shard`, the directory of `digest`, is made here as a whole. Decided once.
+    fn is_whole(&self, digest: &Digest, shard: &str) -> Result<bool> {
+        let cell = &self.whole[shard_of(digest)];
+        if let Some(whole) = cell.get() {
+            return Ok(*whole);
+        }
+        let whole = match rustix::fs::statat(&self.store.fd, shard, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => false,
+            Err(Errno::NOENT) => {
+                make_dir(self.root()?.as_fd(), shard, self.modes.directory(), &self.path.join(shard))?;
+                true
+            }
+            Err(e) => return Err(Error::io("look for", self.store.path.join(shard))(e)),
+        };
+        Ok(*cell.get_or_init(|| whole))
     }
 
-    fn unlink(&self, shard: usize, name: &str) {
-        if let Ok(fd) = self.shard(shard) {
-            let _ = rustix::fs::unlinkat(fd, name, AtFlags::empty());
+    fn lane(&self, number: usize) -> Result<()> {
+        let cell = &self.lanes[number];
+        if cell.get().is_none() {
+            let name = format!("{number:x}");
+            make_dir(self.root()?.as_fd(), &name, Mode::RWXU, &self.path.join(&name))?;
+            cell.get_or_init(|| ());
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, place: &str) {
+        if let Ok(fd) = self.root() {
+            let _ = rustix::fs::unlinkat(fd, place, AtFlags::empty());
         }
     }
 }
@@ -235,13 +320,10 @@ impl Drop for Area<'_> {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// The number of `digest`'s two-character directory: its first ten bits.
 fn shard_of(digest: &Digest) -> usize {
-    // Not the first byte: that one orders the publication, and would fill the shards one after another.
-    digest.as_bytes()[31] as usize % SHARDS
-}
-
-fn shard_name(number: usize) -> String {
-    format!("{:x}", number % SHARDS)
+    let bytes = digest.as_bytes();
+    usize::from(bytes[0]) << 2 | usize::from(bytes[1]) >> 6
 }
 
 /// Removes the work directories that killed processes left in `store`. What cannot be removed, stays.
@@ -278,29 +360,34 @@ fn is_older(work: &OwnedFd, name: &str, age: i64) -> Option<bool> {
     rustix::fs::mkdirat(work, &probe, Mode::RWXU).ok()?;
     let now = rustix::fs::statat(work, &probe, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_mtime);
     let _ = rustix::fs::unlinkat(work, &probe, AtFlags::REMOVEDIR);
-    let newest = (0..SHARDS)
-        .map(|number| format!("{name}/{}", shard_name(number)))
-        .chain([name.to_owned()])
-        .filter_map(|path| rustix::fs::statat(work, path, AtFlags::SYMLINK_NOFOLLOW).ok())
-        .map(|stat| stat.st_mtime)
-        .max()?;
+    let mut newest = rustix::fs::statat(work, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mtime;
+    let fd = rustix::fs::openat(work, name, DIRECTORY, Mode::empty()).ok()?;
+    scan::names(fd.as_fd(), Path::new(name), |directory| {
+        if let Ok(stat) = rustix::fs::statat(&fd, directory, AtFlags::SYMLINK_NOFOLLOW) {
+            newest = newest.max(stat.st_mtime);
+        }
+    })
+    .ok()?;
     Some(now.ok()?.saturating_sub(newest) > age)
 }
 
-/// Removes one work directory: its shards, and the files in them.
+/// Removes one work directory: the directories in it, and the files in them.
 fn remove_work(store: &Store, name: &str) {
-    let Ok(root) = rustix::fs::openat(&store.fd, format!("work/{name}"), DIRECTORY, Mode::empty()) else { return };
-    for number in 0..SHARDS {
-        let shard = shard_name(number);
-        // A finished batch leaves its shards empty, so most often this is all.
-        if rustix::fs::unlinkat(&root, &shard, AtFlags::REMOVEDIR) == Err(Errno::NOTEMPTY) {
-            if let Ok(fd) = rustix::fs::openat(&root, &shard, DIRECTORY, Mode::empty()) {
+    let name = format!("work/{name}");
+    let Ok(root) = rustix::fs::openat(&store.fd, &name, DIRECTORY, Mode::empty()) else { return };
+    let mut directories = Vec::new();
+    // What cannot be listed cannot be removed.
+    let _ = scan::names(root.as_fd(), &store.path, |directory| directories.push(directory.to_owned()));
+    for directory in directories {
+        // A finished batch leaves them empty, so most often this is all.
+        if rustix::fs::unlinkat(&root, &directory, AtFlags::REMOVEDIR) == Err(Errno::NOTEMPTY) {
+            if let Ok(fd) = rustix::fs::openat(&root, &directory, DIRECTORY, Mode::empty()) {
                 empty_directory(&fd);
             }
-            let _ = rustix::fs::unlinkat(&root, &shard, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&root, &directory, AtFlags::REMOVEDIR);
         }
     }
-    let _ = rustix::fs::unlinkat(&store.fd, format!("work/{name}"), AtFlags::REMOVEDIR);
+    let _ = rustix::fs::unlinkat(&store.fd, &name, AtFlags::REMOVEDIR);
 }
 
 fn empty_directory(directory: &OwnedFd) {

@@ -3,8 +3,9 @@
 //! 1. Payloads and objects are written into the batch's [`Area`]s, hashed on the way.
 //! 2. A barrier makes all their content durable: `fsync` of each of a few files, `syncfs` for many. On file systems
 //!    that are not this kernel's alone (NFS), every file is synced as it is written.
-//! 3. They are renamed to their final names: payloads, blobs, manifests, layers, platforms, so that an object never
-//!    stands before what it refers to. A journal keeps that order; without one (NFS) every step is synced.
+//! 3. They get their final names: payloads, blobs, manifests, layers, platforms, so that an object never stands before
+//!    what it refers to. A journal keeps that order; without one (NFS) every step is synced. Payloads, and then
+//!    blobs, of a two-character directory that is new become visible together, by one rename of that directory.
 //! 4. A second barrier makes the names durable.
 //!
 //! What is here already is not written again, but gets a fresh modification time, because upstream's cleaning goes
@@ -19,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::Directory;
-use super::area::{Area, Published, Stream};
+use super::area::{Area, Company, Published, Stream};
 use super::layout::{Store, StoreName, sync_fd};
 use super::owner::Owner;
 use super::scan;
@@ -36,6 +37,10 @@ const FEW: usize = 16;
 /// What is here already is touched when its modification time is older than this, in seconds. Upstream's cleaning
 /// spares what is younger than 15 minutes.
 const FRESH: i64 = 300;
+/// From this many files on, single ones are published on several threads.
+const MANY: usize = 512;
+/// Threads that publish at most.
+const PUBLISHERS: usize = 8;
 
 thread_local! {
     /// The piece of content that is being hashed and written.
@@ -61,6 +66,14 @@ struct Known {
     payloads: HashMap<Digest, bool>,
     /// Objects; the kind of those that wait in the area.
     objects: HashMap<Digest, Option<Kind>>,
+}
+
+/// Files that get their final names together, after those of the step before.
+struct Step<'s, 'a> {
+    area: &'s Area<'a>,
+    company: Company,
+    /// Sorted.
+    digests: Vec<Digest>,
 }
 
 impl<'a> DirectoryBatch<'a> {
@@ -106,7 +119,7 @@ impl<'a> DirectoryBatch<'a> {
         let present = self.is_here(&self.payloads, &digest, |there| there == size)?;
         // Claimed before it is written: of two threads with the same content, one writes.
         if self.known().payloads.insert(digest, !present).is_none() && !present {
-            self.failed(self.payloads.write(&digest, content, self.sync_each()))?;
+            self.failed(self.payloads.write(&digest, content, Company::Shard, self.sync_each()))?;
         }
         Ok((digest, size))
     }
@@ -129,7 +142,7 @@ impl<'a> DirectoryBatch<'a> {
         if self.known().payloads.insert(digest, !present).is_some() || present {
             self.payloads.abandon(stream);
         } else {
-            self.failed(self.payloads.keep(stream, &digest, self.sync_each()))?;
+            self.failed(self.payloads.keep(stream, &digest, Company::Shard, self.sync_each()))?;
         }
         Ok((digest, size))
     }
@@ -220,37 +233,62 @@ impl<'a> DirectoryBatch<'a> {
     }
 
     /// What waits for publication, in the order of publication; each step sorted by digest.
-    fn steps(&self) -> Vec<(&Area<'a>, Vec<Digest>)> {
+    fn steps(&self) -> Vec<Step<'_, 'a>> {
         let known = self.known();
         let mut payloads: Vec<Digest> = known.payloads.iter().filter(|(_, waits)| **waits).map(|(d, _)| *d).collect();
         payloads.sort_unstable();
-        let mut steps = vec![(&self.payloads, payloads)];
+        let mut steps = vec![Step { area: &self.payloads, company: Company::Shard, digests: payloads }];
         for kind in [Kind::Blob, Kind::Manifest, Kind::Layer, Kind::Platform] {
             let of_kind = known.objects.iter().filter(|(_, waiting)| **waiting == Some(kind));
             let mut digests: Vec<Digest> = of_kind.map(|(digest, _)| *digest).collect();
             digests.sort_unstable();
-            steps.push((&self.objects, digests));
+            steps.push(Step { area: &self.objects, company: company(kind), digests });
         }
-        steps.retain(|(_, digests)| !digests.is_empty());
+        steps.retain(|step| !step.digests.is_empty());
         steps
     }
 
     /// Gives the files of one step their final names. Returns the directories that changed.
-    fn publish(&self, area: &Area<'_>, digests: &[Digest]) -> Result<BTreeSet<String>> {
-        let is_payload = std::ptr::eq(area.store(), self.payloads.store());
+    fn publish(&self, step: &Step<'_, 'a>) -> Result<BTreeSet<String>> {
         let mut touched = BTreeSet::new();
+        let mut single = Vec::new();
+        for digests in step.digests.chunk_by(|a, b| StoreName::of(a).shard() == StoreName::of(b).shard()) {
+            let name = StoreName::of(&digests[0]);
+            touched.insert(name.shard().to_owned());
+            let whole = step.company == Company::Shard && step.area.publish_shard(&digests[0], name.shard())?;
+            if !whole {
+                single.extend_from_slice(digests);
+            }
+        }
+        let threads = match single.len() < MANY || self.sync_each() {
+            true => 1,
+            false => std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, PUBLISHERS)),
+        };
+        let mut parts = single.chunks(single.len().div_ceil(threads).max(1));
+        let first = parts.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let link = threads > 1;
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || self.publish_each(step, part, link))).collect();
+            let first = self.publish_each(step, first, link);
+            others.into_iter().fold(first, |result, other| match other.join() {
+                Ok(other) => result.and(other),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
+        Ok(touched)
+    }
+
+    /// Gives each of `digests` its final name.
+    fn publish_each(&self, step: &Step<'_, 'a>, digests: &[Digest], link: bool) -> Result<()> {
+        let is_payload = std::ptr::eq(step.area.store(), self.payloads.store());
         for digest in digests {
             // A payload of another size is the remains of a crash; an object's size depends on its encoding.
             let good = |there: u64, ours: u64| if is_payload { there == ours } else { there > 0 };
-            if area.publish(digest, good)? == Published::Existing {
-                self.is_here(area, digest, |_| true)?;
-            }
-            let name = StoreName::of(digest);
-            if !touched.contains(name.shard()) {
-                touched.insert(name.shard().to_owned());
+            if step.area.publish(digest, step.company, link, good)? == Published::Existing {
+                self.is_here(step.area, digest, |_| true)?;
             }
         }
-        Ok(touched)
+        Ok(())
     }
 
     /// Makes the names in the directories `shards` of `store`, and these themselves, durable.
@@ -312,7 +350,7 @@ impl Batch for DirectoryBatch<'_> {
         self.check_children(object)?;
         let bytes = codec::encode(object)?;
         if self.known().objects.insert(digest, Some(object.kind())).is_none() {
-            self.failed(self.objects.write(&digest, &bytes, self.sync_each()))?;
+            self.failed(self.objects.write(&digest, &bytes, company(object.kind()), self.sync_each()))?;
         }
         Ok(digest)
     }
@@ -327,22 +365,20 @@ impl Batch for DirectoryBatch<'_> {
             });
         }
         let steps = self.steps();
-        let count: usize = steps.iter().map(|(_, digests)| digests.len()).sum();
+        let count: usize = steps.iter().map(|step| step.digests.len()).sum();
         let (each, few) = (self.sync_each(), count <= FEW);
         if count > 0 && !each && !few {
             self.sync_all()?;
         } else if !each {
-            for (area, digests) in &steps {
-                digests.iter().try_for_each(|digest| area.sync(digest))?;
-            }
+            steps.iter().try_for_each(Step::sync)?;
         }
         let mut touched = Vec::new();
-        for (area, digests) in &steps {
-            let shards = self.publish(area, digests)?;
+        for step in &steps {
+            let shards = self.publish(step)?;
             if each {
-                self.sync_names(area.store(), &shards)?;
+                self.sync_names(step.area.store(), &shards)?;
             }
-            touched.push((area.store(), shards));
+            touched.push((step.area.store(), shards));
         }
         if count > 0 && !each && !few {
             self.sync_all()?;
@@ -353,6 +389,24 @@ impl Batch for DirectoryBatch<'_> {
         }
         Ok(())
     }
+}
+
+impl Step<'_, '_> {
+    /// Makes every file of a small step durable, and the directories that will be moved as a whole.
+    fn sync(&self) -> Result<()> {
+        for digest in &self.digests {
+            self.area.sync(digest, self.company)?;
+            if self.company == Company::Shard {
+                self.area.sync_shard(StoreName::of(digest).shard())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Payloads and blobs may become visible many at once; the others only after all that they refer to.
+fn company(kind: Kind) -> Company {
+    if kind == Kind::Blob { Company::Shard } else { Company::Alone }
 }
 
 /// Fills `buffer` from `content` as far as it goes. Returns how far that was.
