@@ -23,6 +23,7 @@ mod identity;
 mod nesting;
 mod processes;
 mod resetting;
+mod semantics;
 mod shells;
 mod specs;
 mod strategies;
