@@ -1,9 +1,11 @@
 //! What spfs keeps, and the places that keep it.
 //!
 //! Plain structs for the object graph ([`Blob`], [`Manifest`], [`Layer`], [`Platform`]) and for [`Tag`]s, their
-//! bytes ([`codec`]), the one [`Repository`] trait, and the [`directory`] repository. This crate is silent and
+//! bytes ([`codec`]), the one [`Repository`] trait, and its kinds: the [`directory`], a
+//! [`chain`] of others, and another one [`pinned`] to a time. This crate is silent and
 //! synchronous: it never prints, and never reads the environment, the home directory or the clock.
 
+pub mod chain;
 pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -13,6 +15,7 @@ pub mod error;
 pub mod ingest;
 pub mod manifest;
 pub mod object;
+pub mod pinned;
 pub mod progress;
 pub mod reference;
 pub mod repository;
@@ -20,6 +23,7 @@ pub mod tag;
 mod text;
 mod unique;
 
+pub use chain::{Chain, Repair};
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
 pub use error::{Error, Result};
@@ -27,6 +31,7 @@ pub use manifest::{Dir, Entry, EntryKind, Manifest, Node, Tree};
 pub use object::{
     Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy,
 };
+pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
 pub use repository::{Batch, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
