@@ -22,6 +22,7 @@ mod hostile_trees;
 mod identity;
 mod nesting;
 mod processes;
+mod real_programs;
 mod resetting;
 mod semantics;
 mod shells;
