@@ -97,19 +97,32 @@ fn work_path(lock: &Path, owner: &Owner) -> PathBuf {
     lock.with_file_name(format!(".{}.work", owner.work_name()))
 }
 
-/// Removes the work files beside `lock` whose owners are certainly gone: of a process that was killed while it broke a
-/// lock no lock is left that would tell. Failures do not matter: the next one comes here again.
+/// Removes what killed processes have left beside `lock`: locks of other streams, which nobody may want again, and work
+/// files without a lock that would tell of them. Failures do not matter: the next one comes here again.
 fn sweep(lock: &Path, me: &Owner) {
     let directory = lock.parent().unwrap_or(Path::new("."));
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".work"));
-        if let Some(owner) = owner.and_then(Owner::from_work_name)
-            && owner.liveness(me, false) == Liveness::Gone
-        {
-            let _ = std::fs::remove_file(entry.path());
+        let (name, path) = (entry.file_name(), entry.path());
+        let Some(name) = name.to_str() else { continue };
+        let worker = name.strip_prefix('.').and_then(|name| name.strip_suffix(".work")).and_then(Owner::from_work_name);
+        if worker.is_some_and(|owner| owner.liveness(me, false) == Liveness::Gone) {
+            let _ = std::fs::remove_file(&path);
+        } else if name.ends_with(".tag.lock") && path != lock {
+            let _ = break_dead(&path, me);
         }
+    }
+}
+
+/// Breaks the lock file `path` if its owner is certainly gone.
+fn break_dead(path: &Path, me: &Owner) -> Result<()> {
+    let Some((seen, file)) = look(path)? else { return Ok(()) };
+    let holder = std::str::from_utf8(&seen.text).ok().and_then(Owner::from_lock_text);
+    match &holder {
+        Some(owner) if owner.liveness(me, is_local(file.as_fd())) == Liveness::Gone => {
+            break_lock(path, &seen, file.as_fd(), holder.as_ref(), me)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -201,9 +214,11 @@ fn break_lock(
     holder: Option<&Owner>,
     me: &Owner,
 ) -> Result<()> {
-    // Breakers on one machine queue here, one at a time; the file cannot be replaced by another breaker meanwhile.
-    // Where flock is missing, what follows still holds.
-    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    // One breaker at a time: a second one could move away the lock that the first has taken in the meantime. Where flock
+    // is missing, a holder whose lock was moved away notices that before it publishes.
+    if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Ok(());
+    }
     match look(path)? {
         Some((now, _)) if now == *seen => {}
         _ => return Ok(()),
@@ -255,8 +270,12 @@ mod tests {
         let (dead, living) = (work_path(&path, &gone()), work_path(&path, &Owner::current()));
         std::fs::write(&dead, "").unwrap();
         std::fs::write(&living, "").unwrap();
+        let (other, held) = (path.with_file_name("other.tag.lock"), path.with_file_name("held.tag.lock"));
+        std::fs::write(&other, gone().lock_text()).unwrap();
+        std::fs::write(&held, Owner::current().lock_text()).unwrap();
         drop(TagLock::acquire(&path, SHORT).unwrap().unwrap());
         assert_eq!((dead.exists(), living.exists(), path.exists()), (false, true, false));
+        assert_eq!((other.exists(), held.exists()), (false, true));
     }
 
     #[test]
@@ -328,7 +347,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = lock_in(&directory);
         let inside = std::sync::atomic::AtomicU32::new(0);
-        for _ in 0..10 {
+        for _ in 0..100 {
             std::fs::write(&path, gone().lock_text()).unwrap();
             std::thread::scope(|scope| {
                 for _ in 0..8 {
