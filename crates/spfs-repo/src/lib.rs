@@ -1,14 +1,16 @@
 //! What spfs keeps, and the places that keep it.
 //!
 //! Plain structs for the object graph ([`Blob`], [`Manifest`], [`Layer`], [`Platform`]) and for [`Tag`]s, their
-//! bytes ([`codec`]), the one [`Repository`] trait, and its kinds: the [`directory`], a
+//! bytes ([`codec`]), the one [`Repository`] trait, and its kinds: the [`directory`], the [`archive`], a
 //! [`chain`] of others, and another one [`pinned`] to a time. This crate is silent and
 //! synchronous: it never prints, and never reads the environment, the home directory or the clock.
 
+pub mod archive;
 pub mod chain;
 pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod content;
 pub mod digest;
 pub mod directory;
 pub mod error;
@@ -19,10 +21,12 @@ pub mod pinned;
 pub mod progress;
 pub mod reference;
 pub mod repository;
+mod stream;
 pub mod tag;
 mod text;
 mod unique;
 
+pub use archive::Archive;
 pub use chain::{Chain, Repair};
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;

@@ -51,6 +51,11 @@ pub trait Repository: Send + Sync {
     /// Adds `tag` to its stream at its place in time order; an equal record is dropped. Durable on return.
     fn insert_tag(&self, tag: &Tag) -> Result<()>;
 
+    /// Adds each of `tags` as [`Repository::insert_tag`] does; all at once, where that is cheaper.
+    fn insert_tags(&self, tags: &[Tag]) -> Result<()> {
+        tags.iter().try_for_each(|tag| self.insert_tag(tag))
+    }
+
     /// Makes `tag` the newest of its stream, unless the newest has the same target already.
     ///
     /// The parent is set here, under the lock; a time that is not later than the newest record's is moved just

@@ -216,6 +216,10 @@ impl Repository for Chain {
         self.primary.insert_tag(tag)
     }
 
+    fn insert_tags(&self, tags: &[Tag]) -> Result<()> {
+        self.primary.insert_tags(tags)
+    }
+
     fn push_tag(&self, tag: &Tag) -> Result<Tag> {
         self.primary.push_tag(tag)
     }

@@ -25,13 +25,12 @@ use super::layout::{Store, StoreName, sync_fd};
 use super::owner::Owner;
 use super::scan;
 use crate::codec;
+use crate::content::{SMALL, check_expected, fill, with_first_piece};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::object::{Kind, Object, ObjectBody};
 use crate::repository::Batch;
 
-/// Content up to this many bytes is hashed before it is written, so that nothing is written twice.
-const SMALL: usize = 256 * 1024;
 /// Up to this many files are synced one by one.
 const FEW: usize = 16;
 /// What is here already is touched when its modification time is older than this, in seconds. Upstream's cleaning
@@ -41,11 +40,6 @@ const FRESH: i64 = 300;
 const MANY: usize = 512;
 /// Threads that publish at most.
 const PUBLISHERS: usize = 8;
-
-thread_local! {
-    /// The piece of content that is being hashed and written.
-    static PIECE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-}
 
 /// A batch of a [`Directory`].
 pub(super) struct DirectoryBatch<'a> {
@@ -319,15 +313,10 @@ impl<'a> DirectoryBatch<'a> {
 
 impl Batch for DirectoryBatch<'_> {
     fn add_payload(&self, content: &mut dyn Read, expected: Option<&Digest>) -> Result<(Digest, u64)> {
-        // Taken out of its place for as long as `content` runs, which may itself come here.
-        let mut piece = PIECE.with(|piece| std::mem::take(&mut *piece.borrow_mut()));
-        piece.resize(SMALL, 0);
-        let result = fill(content, &mut piece).and_then(|filled| match filled < SMALL {
+        with_first_piece(content, |piece, filled, rest| match filled < SMALL {
             true => self.add_small(&piece[..filled], expected),
-            false => self.add_large(&mut piece, content, expected),
-        });
-        PIECE.with(|place| *place.borrow_mut() = piece);
-        result
+            false => self.add_large(piece, rest, expected),
+        })
     }
 
     fn add_object(&self, object: &Object) -> Result<Digest> {
@@ -407,28 +396,4 @@ impl Step<'_, '_> {
 /// Payloads and blobs may become visible many at once; the others only after all that they refer to.
 fn company(kind: Kind) -> Company {
     if kind == Kind::Blob { Company::Shard } else { Company::Alone }
-}
-
-/// Fills `buffer` from `content` as far as it goes. Returns how far that was.
-fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match content.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::io("read", "the content of a payload")(e)),
-        }
-    }
-    Ok(filled)
-}
-
-fn check_expected(actual: &Digest, expected: Option<&Digest>) -> Result<()> {
-    match expected {
-        Some(expected) if expected != actual => Err(Error::corrupt(
-            format!("payload {expected}"),
-            format!("the content that arrived has the digest {actual}"),
-        )),
-        _ => Ok(()),
-    }
 }

@@ -16,7 +16,7 @@ pub const FORMAT_VERSION: &str = "0.44.0";
 const MAJOR: u64 = 0;
 
 /// The place of a digest in a store: its first two characters, `/`, and the other 54.
-pub(super) struct StoreName([u8; TEXT_LEN + 1]);
+pub(crate) struct StoreName([u8; TEXT_LEN + 1]);
 
 impl StoreName {
     /// The place of `digest`.
@@ -44,7 +44,7 @@ impl StoreName {
 ///
 /// Both programs read either; upstream makes everything 0777 and 0666.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Modes {
+pub(crate) struct Modes {
     /// Whether the root is writable for group or others, so that everything below is shared.
     pub shared: bool,
 }
@@ -66,7 +66,7 @@ impl Modes {
 
 /// One of the two hash stores of a repository: `objects` or `payloads`.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     /// An open descriptor of the directory; everything in it is reached through this.
     pub fd: OwnedFd,
     /// The same directory by name.
@@ -114,7 +114,7 @@ impl Store {
 
 /// Makes the directory `name` in `at` with exactly `mode`, keeping an inherited set-group-id bit. Returns whether it
 /// is new; one that exists is left as it is. `path` is for the error only.
-pub(super) fn make_dir(at: BorrowedFd<'_>, name: impl AsRef<Path>, mode: Mode, path: &Path) -> Result<bool> {
+pub(crate) fn make_dir(at: BorrowedFd<'_>, name: impl AsRef<Path>, mode: Mode, path: &Path) -> Result<bool> {
     let name = name.as_ref();
     match rustix::fs::mkdirat(at, name, mode) {
         Ok(()) => {}
@@ -132,7 +132,7 @@ pub(super) fn make_dir(at: BorrowedFd<'_>, name: impl AsRef<Path>, mode: Mode, p
 
 /// Makes the directory `path` and those above it that are missing, with exactly `mode`. Returns the new ones' parents,
 /// which the caller must make durable.
-pub(super) fn make_dirs(path: &Path, mode: Mode) -> Result<Vec<PathBuf>> {
+pub(crate) fn make_dirs(path: &Path, mode: Mode) -> Result<Vec<PathBuf>> {
     let mut missing = Vec::new();
     let mut at = path;
     while !at.is_dir() {
@@ -152,14 +152,14 @@ pub(super) fn make_dirs(path: &Path, mode: Mode) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes the names in the directory `path` durable.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))?;
     sync_fd(fd.as_fd(), path)
 }
 
 /// `fsync`, except that a file system which cannot sync a directory is taken at its word.
-pub(super) fn sync_fd(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+pub(crate) fn sync_fd(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     match rustix::fs::fsync(fd) {
         Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         Err(e) => Err(Error::io("sync", path)(e)),
@@ -188,13 +188,18 @@ pub(crate) fn is_local(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Refuses a repository of a newer major version. Returns whether VERSION is there and not empty.
-pub(super) fn check_version(root: &Path) -> Result<bool> {
+pub(crate) fn check_version(root: &Path) -> Result<bool> {
     let path = root.join("VERSION");
-    let text = match std::fs::read(&path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
+    match std::fs::read(&path) {
+        Ok(bytes) => check_version_text(&bytes, &format!("repository {}", root.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", path)(e)),
+    }
+}
+
+/// Refuses the content of a VERSION file of a newer major version. Returns whether it is not empty.
+pub(crate) fn check_version_text(bytes: &[u8], what: &str) -> Result<bool> {
+    let text = String::from_utf8_lossy(bytes).trim().to_owned();
     if text.is_empty() {
         return Ok(false);
     }
@@ -202,15 +207,15 @@ pub(super) fn check_version(root: &Path) -> Result<bool> {
     match major {
         Some(MAJOR) => Ok(true),
         Some(_) => Err(Error::Unsupported {
-            what: format!("repository {}", root.display()),
+            what: what.to_owned(),
             reason: format!("it is of version {text}, and this program reads versions {MAJOR}.x"),
         }),
-        None => Err(Error::corrupt(path.display().to_string(), format!("{text:?} is not a version"))),
+        None => Err(Error::corrupt(what, format!("{text:?} is not a version"))),
     }
 }
 
 /// Writes VERSION of a new repository. Two creators write the same.
-pub(super) fn write_version(root: &Path, modes: Modes) -> Result<()> {
+pub(crate) fn write_version(root: &Path, modes: Modes) -> Result<()> {
     let path = root.join("VERSION");
     let temporary = root.join(format!(".VERSION.{}", crate::unique().simple()));
     let written = write_file(&temporary, FORMAT_VERSION.as_bytes(), modes.file())
@@ -223,7 +228,7 @@ pub(super) fn write_version(root: &Path, modes: Modes) -> Result<()> {
 }
 
 /// Writes a new file with exactly `mode`, durably; one that exists is an error. A failure leaves nothing.
-pub(super) fn write_file(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
     use std::io::Write as _;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, mode).map_err(Error::io("create", path))?;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::layout::is_local;
@@ -17,14 +17,14 @@ use super::owner::{Liveness, Owner};
 use crate::error::{Error, Result};
 
 /// How long a lock is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The age in seconds at which a lock whose owner cannot be judged is broken.
 const FOREIGN_AGE: i64 = 60;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A held lock; dropping it releases it.
-pub(super) struct TagLock {
+pub(crate) struct TagLock {
     path: PathBuf,
     owner: Owner,
 }
@@ -77,6 +77,16 @@ impl TagLock {
     /// A name for a temporary file of this holder, in the same directory. Whoever breaks the lock removes it.
     pub fn work_path(&self) -> PathBuf {
         work_path(&self.path, &self.owner)
+    }
+
+    /// Shows that the lock is in use, to those who cannot see its owner.
+    pub fn refresh(&mut self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        if self.is_held() {
+            // What is wrong with it shows when it is broken.
+            let _ = rustix::fs::utimensat(CWD, &self.path, &times, AtFlags::SYMLINK_NOFOLLOW);
+        }
     }
 
     /// Whether nobody has broken the lock.

@@ -14,9 +14,9 @@
 
 mod area;
 mod batch;
-mod layout;
-mod lock;
-mod owner;
+pub(crate) mod layout;
+pub(crate) mod lock;
+pub(crate) mod owner;
 mod scan;
 mod tags;
 
@@ -34,7 +34,7 @@ pub use layout::FORMAT_VERSION;
 pub(crate) use layout::is_local;
 use layout::{Modes, Store};
 
-use crate::codec;
+use crate::content;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
@@ -107,14 +107,7 @@ impl Directory {
 
     /// The same repository with its tags in `namespace`: one plain name, kept in the directory `tags/NAME#ns`.
     pub fn with_namespace(mut self, namespace: Option<&str>) -> Result<Self> {
-        if let Some(name) = namespace {
-            // The grammar of a tag name fits: plain ASCII, no `.` or `..`, no `#`.
-            let parsed: TagName =
-                name.parse().map_err(|_| Error::invalid("tag namespace", name, "use A-Z a-z 0-9 - _ ."))?;
-            if parsed.as_str() != name || name.contains('/') {
-                return Err(Error::invalid("tag namespace", name, "it must be a single name without '/'"));
-            }
-        }
+        check_namespace(namespace)?;
         self.namespace = namespace.map(str::to_owned);
         Ok(self)
     }
@@ -172,22 +165,11 @@ impl Repository for Directory {
 
     /// Beyond reading and decoding, checks that the object is the one that its name promises.
     fn read_object(&self, digest: &Digest) -> Result<Object> {
-        let path = || self.object_path(digest);
+        let path = self.object_path(digest);
         let mut file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| Error::io("read", path())(e))?;
-        let what = || format!("object {digest} ({})", path().display());
-        let damaged = |reason: String| Error::corrupt(what(), reason);
-        let object = codec::decode(&bytes).map_err(|e| match e {
-            Error::Corrupt { reason, .. } => damaged(reason),
-            Error::Unsupported { reason, .. } => Error::Unsupported { what: what(), reason },
-            other => other,
-        })?;
-        let actual = codec::digest(&object)?;
-        if actual != *digest {
-            return Err(damaged(format!("its content is a {} with the digest {actual}", object.kind())));
-        }
-        Ok(object)
+        file.read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        content::decode(&bytes, digest, &path)
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
@@ -253,6 +235,17 @@ impl Repository for Directory {
     fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
         self.tags().remove_stream(name)
     }
+}
+
+/// Refuses what is not one plain name.
+pub(crate) fn check_namespace(namespace: Option<&str>) -> Result<()> {
+    let Some(name) = namespace else { return Ok(()) };
+    // The grammar of a tag name fits: plain ASCII, no `.` or `..`, no `#`.
+    let parsed: TagName = name.parse().map_err(|_| Error::invalid("tag namespace", name, "use A-Z a-z 0-9 - _ ."))?;
+    if parsed.as_str() != name || name.contains('/') {
+        return Err(Error::invalid("tag namespace", name, "it must be a single name without '/'"));
+    }
+    Ok(())
 }
 
 /// Opens `digest` in `store` for reading, if it is there.

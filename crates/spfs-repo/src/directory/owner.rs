@@ -10,7 +10,7 @@ use rustix::process::{Pid, getpid};
 
 /// The identity of a process, and of one lock or work directory that it made.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     /// Host name, for messages only.
     pub host: String,
     /// The kernel's boot id without dashes: names a machine and its boot.
@@ -27,7 +27,7 @@ pub(super) struct Owner {
 
 /// Whether an [`Owner`] still lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Liveness {
+pub(crate) enum Liveness {
     /// It runs.
     Alive,
     /// It certainly does not.

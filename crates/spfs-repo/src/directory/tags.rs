@@ -1,18 +1,15 @@
 //! Tag streams as files: reading, listing, and rewriting under the lock.
 
-use std::cmp::Ordering;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-use jiff::{SignedDuration, Timestamp};
 
 use super::Directory;
 use super::layout::{Modes, make_dirs, sync_dir, write_file};
 use super::lock::{PATIENCE, TagLock};
 use crate::codec;
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::repository::{Repository as _, TagListing};
+use crate::stream::{self, Change};
 use crate::tag::{Tag, TagName};
 
 /// How often a rewrite starts again because its lock was broken or its directory removed meanwhile.
@@ -24,14 +21,6 @@ pub(super) struct TagStore<'a> {
     /// `ROOT/tags` or `ROOT/tags/NAME#ns`: never removed.
     root: PathBuf,
     modes: Modes,
-}
-
-/// What a rewrite makes of a stream.
-enum Change<T> {
-    /// It stays as it is.
-    Keep(T),
-    /// It becomes these records, oldest first; none removes the file.
-    Write(Vec<Tag>, T),
 }
 
 impl<'a> TagStore<'a> {
@@ -53,15 +42,7 @@ impl<'a> TagStore<'a> {
 
     /// Adds `tag` at its place.
     pub fn insert(&self, tag: &Tag) -> Result<()> {
-        self.rewrite(&tag.name, |mut tags| {
-            if tags.contains(tag) {
-                return Ok(Change::Keep(()));
-            }
-            // Behind the last record that is not later, so that a stream out of order is not shuffled.
-            let place = tags.iter().rposition(|old| order(old, tag).is_lt()).map_or(0, |at| at + 1);
-            tags.insert(place, tag.clone());
-            Ok(Change::Write(tags, ()))
-        })
+        self.rewrite(&tag.name, |tags| Ok(stream::insert(tags, tag)))
     }
 
     /// Makes `tag` the newest, unless the newest has its target.
@@ -72,21 +53,7 @@ impl<'a> TagStore<'a> {
         {
             return Ok(newest);
         }
-        self.rewrite(&tag.name, |mut tags| {
-            let mut new = Tag { time: to_microseconds(tag.time), parent: Digest::NULL, ..tag.clone() };
-            if let Some(newest) = tags.last() {
-                if newest.target == tag.target {
-                    return Ok(Change::Keep(newest.clone()));
-                }
-                new.parent = codec::tag::digest(newest);
-                if new.time <= newest.time {
-                    let behind = to_microseconds(newest.time).checked_add(SignedDuration::from_micros(1));
-                    new.time = behind.map_err(|e| Error::invalid("tag", tag.name.as_str(), e.to_string()))?;
-                }
-            }
-            tags.push(new.clone());
-            Ok(Change::Write(tags, new))
-        })
+        self.rewrite(&tag.name, |tags| stream::push(tags, tag))
     }
 
     /// Removes one record.
@@ -94,11 +61,7 @@ impl<'a> TagStore<'a> {
         if !self.history(&tag.name)?.contains(tag) {
             return Err(self.unknown(&tag.name));
         }
-        self.rewrite(&tag.name, |mut tags| {
-            let at = tags.iter().position(|old| old == tag).ok_or_else(|| self.unknown(&tag.name))?;
-            tags.remove(at);
-            Ok(Change::Write(tags, ()))
-        })
+        self.rewrite(&tag.name, |tags| stream::remove(tags, tag).ok_or_else(|| self.unknown(&tag.name)))
     }
 
     /// Removes a stream.
@@ -133,7 +96,7 @@ impl<'a> TagStore<'a> {
         let mut found = Vec::new();
         each_entry(&directory, |name, is_directory| {
             if !is_directory {
-                if let Some(stem) = stem(name) {
+                if let Some(stem) = stream::stem(name) {
                     found.push(TagListing::Tag(stem.to_owned()));
                 }
             } else if let Some(at) = name.find("#ns") {
@@ -157,7 +120,7 @@ impl<'a> TagStore<'a> {
                 if is_directory && !name.contains("#ns") {
                     folders.push(format!("{prefix}{name}"));
                 } else if !is_directory
-                    && let Some(stem) = stem(name)
+                    && let Some(stem) = stream::stem(name)
                     && let Ok(tag) = format!("{prefix}{stem}").parse()
                     && std::fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > 0)
                 {
@@ -270,21 +233,6 @@ fn read(path: &Path) -> Result<Option<Vec<Tag>>> {
         };
         Error::corrupt(format!("tag stream {}", path.display()), reason)
     })
-}
-
-/// The total order of tags: time first (`docs/format.md`, tag records).
-fn order(a: &Tag, b: &Tag) -> Ordering {
-    let rest = |tag: &Tag| (tag.name.org().to_owned(), tag.name.name().to_owned(), tag.target, tag.parent);
-    a.time.cmp(&b.time).then_with(|| rest(a).cmp(&rest(b))).then_with(|| a.user.cmp(&b.user))
-}
-
-fn to_microseconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
-}
-
-/// The tag's name, if `file` is a stream file's.
-fn stem(file: &str) -> Option<&str> {
-    file.strip_suffix(".tag").filter(|stem| stem.parse::<TagName>().is_ok())
 }
 
 /// Calls `each` with every name in `directory`, and whether it is a directory. A missing one is empty.
