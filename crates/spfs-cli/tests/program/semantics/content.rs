@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::TIME;
-use super::place::{BELOW, Place, errno, identity, is_root, lstat, mode, open_append, open_rw, rest, run, text};
+use super::place::{
+    BELOW, Own, Place, errno, identity, is_root, lstat, mode, names, open_append, open_rw, rest, run, text,
+};
 use crate::common::holds_within;
 
 /// Appending, overwriting and cutting change this file alone, and nothing of it but content, size and time.
@@ -188,6 +190,34 @@ pub fn appending_together(place: &Place) {
     assert_eq!(lines.len(), 4 * 250 * 20);
     assert!(lines.chunks(20).all(|chunk| chunk.iter().all(|line| *line == chunk[0])));
     fs::write(own.at("file"), "done\n").unwrap();
+}
+
+/// The first changes of many at once, of one file in every way, are all made.
+pub fn changing_together(place: &Place) {
+    let own = place.own("first changes of many at once");
+    let start = std::sync::Barrier::new(6);
+    std::thread::scope(|scope| {
+        let each = |change: fn(&Own)| {
+            let (own, start) = (&own, &start);
+            scope.spawn(move || {
+                start.wait();
+                change(own);
+            });
+        };
+        each(|own| open_append(own.at("file")).write_all(b"one\n").unwrap());
+        each(|own| open_append(own.at("file")).write_all(b"two\n").unwrap());
+        each(|own| fs::set_permissions(own.at("file"), Permissions::from_mode(0o640)).unwrap());
+        each(|own| fs::hard_link(own.at("file"), own.at("dir/sub/linked")).unwrap());
+        each(|own| fs::write(own.at("dir/sub/new"), "new").unwrap());
+        each(|own| fs::rename(own.at("dir/inner"), own.at("dir/sub/moved")).unwrap());
+    });
+    let mut lines: Vec<String> = text(own.at("file")).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["from below", "one", "two"]);
+    assert_eq!((mode(own.at("file")), lstat(own.at("file")).nlink()), (0o640, 2));
+    assert_eq!(text(own.at("dir/sub/linked")), text(own.at("file")));
+    assert_eq!(names(own.at("dir/sub")), ["deep", "linked", "moved", "new"]);
+    fs::write(own.at("file"), "the same in the end\n").unwrap();
 }
 
 /// A file that was removed lives on for who has it open.

@@ -18,7 +18,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::common::{Caller, Home, Output, every_caller, full, strategies};
+use crate::common::{Caller, Home, Host, Output, every_caller, full, strategies};
 use exceptions::{EXCEPTIONS, PLACES};
 use place::Place;
 use tree::{STACK, layers};
@@ -65,6 +65,7 @@ pub const CHECKS: &[Check] = &[
     reading("seeking in listings", reading::seeking_in_listings),
     reading("odd names", reading::odd_names),
     reading("paths of open files and working directories", reading::paths),
+    reading("ways of opening", reading::opening),
     reading("mappings", reading::mappings),
     reading("direct reading", reading::direct_reading),
     reading("copying out in the kernel", reading::copying_out),
@@ -79,6 +80,7 @@ pub const CHECKS: &[Check] = &[
     editing("huge files", content::huge_files),
     editing("sparse files", content::sparse_files),
     editing("appending together", content::appending_together),
+    editing("first changes of many at once", content::changing_together),
     editing("removed open files", content::removed_open_files),
     editing("link counts of removed files", content::removed_link_counts),
     editing("syncing", content::syncing),
@@ -111,6 +113,12 @@ pub const CHECKS: &[Check] = &[
     editing("access control lists", kernel::access_lists),
 ];
 
+/// What the checks said: nothing where they hold, else why not.
+type Found = BTreeMap<String, Option<String>>;
+
+/// Where a runtime shows its environment.
+const SPFS: &str = "/spfs";
+
 /// The variable that makes the test binary do one thing inside: `read`, `edit`, `refuse` or `snapshot`, and a directory.
 const INSIDE: &str = "SPFS_SEMANTICS";
 
@@ -122,7 +130,7 @@ fn in_a_plain_directory() {
     }
     every_caller(|home| {
         plain_tree(home);
-        let found = checks(home.sh(&format!("exec {}", job(home, "edit", &home.path("tree")))).run());
+        let found = checks(home.sh(&format!("exec {}", job(home, "edit", home.path("tree")))).run());
         none(compare("directory", home.caller(), &found));
     });
 }
@@ -135,7 +143,7 @@ fn in_a_plain_overlay() {
         let mounts = "mount -t tmpfs -o mode=700 none top && mkdir top/upper top/work && mount -t overlay -o \
             userxattr,redirect_dir=nofollow,metacopy=off,index=off,xino=on,lowerdir=tree,upperdir=top/upper,workdir=top/work \
             none mounted && chmod 755 mounted";
-        let run = job(home, "edit", &home.path("mounted"));
+        let run = job(home, "edit", home.path("mounted"));
         let code = if home.caller().is_root() {
             format!("unshare --mount sh -c '{mounts} && exec {run}'")
         } else {
@@ -150,48 +158,58 @@ fn in_a_plain_overlay() {
 fn in_every_runtime() {
     let mut wrong = Vec::new();
     let mut committed = BTreeMap::<String, Vec<String>>::new();
+    // Also where /spfs is missing, and the whole root is another one: its paths must not show.
+    let hosts = || if full() { Host::all() } else { vec![Host::as_it_is()] };
     for caller in Caller::all() {
-        let home = Home::new(caller.clone());
-        let mut below = "-".to_owned();
-        for (tag, code) in layers(huge()) {
-            let code = format!("cd /spfs; {code} spfs commit layer -q -t {tag}");
-            home.script(&format!("{below} --edit"), &code).run().ok();
-            below = if below == "-" { tag.into() } else { format!("{below}+{tag}") };
-        }
-        for backend in strategies(&caller) {
-            home.set("SPFS_FILESYSTEM_BACKEND", backend);
-            let spfs = Path::new("/spfs");
-            eprintln!("-- {caller}, {backend}, read-only");
-            let code = format!("{} && {}", job(&home, "read", spfs), job(&home, "refuse", spfs));
-            let found = checks(home.script(STACK, &code).run());
-            wrong.extend(compare(backend, &caller, &found));
-            for (kind, options) in [("memory", ""), ("disk", "--keep-runtime --runtime-name kept")] {
-                eprintln!("-- {caller}, {backend}, editable, changes in {kind}");
-                let tag = format!("edited-{backend}-{kind}");
-                let code = format!(
-                    "{} && {} | grep ^entry: > before; spfs commit layer -q -t {tag}",
-                    job(&home, "edit", spfs),
-                    job(&home, "snapshot", spfs)
-                );
-                let found = checks(home.script(&format!("{STACK} --edit {options}"), &code).run());
-                wrong.extend(compare(backend, &caller, &found));
-                let code = format!(
-                    "{} | grep ^entry: > after; test -s before && diff before after",
-                    job(&home, "snapshot", spfs)
-                );
-                home.script(&format!("{STACK}+{tag}"), &code).run().ok();
-                let info = home.spfs(["info", &tag]).run();
-                let manifest = info.ok().stdout.lines().find(|line| line.contains("manifest: ")).unwrap().to_owned();
-                committed.entry(manifest).or_default().push(format!("{backend}, {kind}, {caller}"));
-                if kind == "disk" {
-                    home.wait_for_the_end();
-                    home.spfs_line("runtime rm --remove-durable kept").run().ok();
+        for home in hosts().into_iter().map(|host| Home::on(caller.clone(), host)) {
+            commit_layers(&home);
+            for backend in strategies(&caller) {
+                home.set("SPFS_FILESYSTEM_BACKEND", backend);
+                wrong.extend(compare(backend, &caller, &read(&home)));
+                for durable in [false, true] {
+                    let (found, manifest) = edit(&home, durable);
+                    wrong.extend(compare(backend, &caller, &found));
+                    committed.entry(manifest).or_default().push(format!("{backend}, durable: {durable}, {caller}"));
                 }
             }
         }
     }
     none(wrong);
     assert!(committed.len() == 1, "the same changes were committed as different layers: {committed:#?}");
+}
+
+/// Commits the layers of [`tree`], each in a runtime of those below it.
+fn commit_layers(home: &Home) {
+    let mut below = "-".to_owned();
+    for (tag, code) in layers(huge()) {
+        let code = format!("cd /spfs; {code} spfs commit layer -q -t {tag}");
+        home.script(&format!("{below} --edit"), &code).run().ok();
+        below = if below == "-" { tag.into() } else { format!("{below}+{tag}") };
+    }
+}
+
+/// Runs what only reads in a read-only runtime, where everything else is refused.
+fn read(home: &Home) -> Found {
+    let code = format!("{} && {}", job(home, "read", SPFS), job(home, "refuse", SPFS));
+    checks(home.script(STACK, &code).run())
+}
+
+/// Runs everything in an editable runtime, and commits: what was found, and the manifest of the new layer. A runtime of
+/// that layer must show the same tree.
+fn edit(home: &Home, durable: bool) -> (Found, String) {
+    let (look, tag) = (format!("{} | grep ^entry:", job(home, "snapshot", SPFS)), "edited");
+    let code = format!("{} && {look} > before; spfs commit layer -q -t {tag}", job(home, "edit", SPFS));
+    let options = if durable { "--keep-runtime --runtime-name kept" } else { "" };
+    let found = checks(home.script(&format!("{STACK} --edit {options}"), &code).run());
+    let code = format!("{look} > after; test -s before && diff before after");
+    home.script(&format!("{STACK}+{tag}"), &code).run().ok();
+    if durable {
+        home.wait_for_the_end();
+        home.spfs_line("runtime rm --remove-durable kept").run().ok();
+    }
+    let info = home.spfs(["info", tag]).run();
+    let manifest = info.ok().stdout.lines().find(|line| line.contains("manifest: ")).unwrap().to_owned();
+    (found, manifest)
 }
 
 #[test]
@@ -219,7 +237,7 @@ fn plain_tree(home: &Home) {
 }
 
 /// The words that do `what` with the directory `root`, for a shell.
-fn job(home: &Home, what: &str, root: &Path) -> String {
+fn job(home: &Home, what: &str, root: impl AsRef<Path>) -> String {
     let program = home.path("checks");
     if !program.exists() {
         let this = std::env::current_exe().unwrap();
@@ -230,7 +248,7 @@ fn job(home: &Home, what: &str, root: &Path) -> String {
     let test = test.split_once("::").unwrap().1;
     format!(
         "env {INSIDE}=\"{what} {}\" {} --exact {test} --nocapture --quiet --test-threads=1",
-        root.display(),
+        root.as_ref().display(),
         program.display()
     )
 }
@@ -259,8 +277,8 @@ fn run_checks<'a>(place: &Place, list: impl Iterator<Item = &'a Check>) {
     }
 }
 
-/// What the checks said: nothing where they hold, else why not.
-fn checks(output: Output) -> BTreeMap<String, Option<String>> {
+/// Takes what the checks said from what was printed.
+fn checks(output: Output) -> Found {
     let lines = output.ok().stdout.lines().filter_map(|line| line.strip_prefix("check: "));
     lines
         .map(|line| {
@@ -271,7 +289,7 @@ fn checks(output: Output) -> BTreeMap<String, Option<String>> {
 }
 
 /// What is not as [`EXCEPTIONS`] says of `place`.
-fn compare(place: &str, caller: &Caller, found: &BTreeMap<String, Option<String>>) -> Vec<String> {
+fn compare(place: &str, caller: &Caller, found: &Found) -> Vec<String> {
     let place = if caller.is_root() { place.to_owned() } else { format!("{place}, user") };
     assert!(found.len() >= CHECKS.iter().filter(|check| !check.edits).count(), "only {found:?}");
     let mut wrong = Vec::new();

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::tree::slug;
@@ -184,15 +185,21 @@ pub fn snapshot(root: &Path) -> String {
     lines.join("\n")
 }
 
-/// FNV-1a over the content, without reading holes one byte at a time: a block of zeros counts once.
-fn checksum(mut file: File) -> u64 {
-    let mut buffer = vec![0; 65536];
+/// FNV-1a over the blocks of the content that are not all zeros, and where they are: holes are jumped over.
+fn checksum(file: File) -> u64 {
+    const BLOCK: u64 = 65536;
+    let mut buffer = vec![0; BLOCK as usize];
     let mut sum: u64 = 0xcbf2_9ce4_8422_2325;
-    while let Ok(count @ 1..) = file.read(&mut buffer) {
-        let bytes = if buffer[..count].iter().all(|byte| *byte == 0) { &[0][..] } else { &buffer[..count] };
-        for byte in bytes {
-            sum = (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let mut at = 0;
+    while let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
+        at = data / BLOCK * BLOCK;
+        let count = file.read_at(&mut buffer, at).unwrap();
+        if buffer[..count].iter().any(|byte| *byte != 0) {
+            for byte in at.to_le_bytes().iter().chain(&buffer[..count]) {
+                sum = (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+            }
         }
+        at += BLOCK;
     }
     sum
 }

@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, OFlags, RawDir, SeekFrom as Seeking};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags, SeekFrom as Seeking};
 use rustix::io::Errno;
 
 use super::TIME;
-use super::place::{Place, errno, identity, is_root, lstat, mode, names, open_with, python, run, text};
+use super::place::{Place, errno, identity, is_root, lstat, mode, names, open_with, python, rest, run, text};
 use super::tree::{DIRECTORY_MODES, MANY, MODES, SIZES};
 
 /// Each file and directory has the mode of its own entry, whatever else has the same content.
@@ -169,7 +169,7 @@ pub fn stable_inodes(place: &Place) {
     let before: Vec<_> = place.walk().into_iter().map(|path| (identity(&path), path)).collect();
     for (_, path) in &before {
         if lstat(path).is_file() {
-            drop(fs::read(path));
+            drop(File::open(path).map(|file| file.read_at(&mut [0; 4096], 0).unwrap()));
         }
     }
     if is_root() && crate::common::full() {
@@ -289,6 +289,22 @@ pub fn paths(place: &Place) {
     let open = File::open(place.at("sizes/512")).unwrap();
     assert_eq!(fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd())).unwrap(), place.at("sizes/512"));
     assert_eq!(fs::canonicalize(place.at("links/relative")).unwrap(), place.at("sizes/1"));
+}
+
+/// Without access time, by descriptor alone, again by descriptor, and with limits on where a path may lead.
+pub fn opening(place: &Place) {
+    assert_eq!(rest(&open_with(place.at("equal/a"), OFlags::NOATIME).unwrap()), "equal\n");
+    let path = open_with(place.at("equal/a"), OFlags::PATH).unwrap();
+    assert_eq!((path.metadata().unwrap().dev(), path.metadata().unwrap().ino()), identity(place.at("equal/a")));
+    assert_eq!(errno((&path).read(&mut [0; 8])), Errno::BADF);
+    assert_eq!(text(format!("/proc/self/fd/{}", path.as_raw_fd())), "equal\n");
+    let top = File::open(&place.root).unwrap();
+    let open =
+        |path: &str, resolve| rustix::fs::openat2(&top, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve);
+    open("empty/in/side", ResolveFlags::NO_XDEV | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).unwrap();
+    open("links/relative", ResolveFlags::BENEATH).unwrap();
+    assert_eq!(open("links/relative", ResolveFlags::NO_SYMLINKS).unwrap_err(), Errno::LOOP);
+    assert_eq!(open("../etc", ResolveFlags::BENEATH).unwrap_err(), Errno::XDEV);
 }
 
 /// Mapped, shared or private, a file is what it is when read, and shows its path.
