@@ -17,6 +17,7 @@ mod write;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use index::Index;
 
 use crate::content;
 use crate::digest::{Digest, DigestPrefix};
+use crate::directory::layout::Medium;
 use crate::directory::{self, layout};
 use crate::error::{Error, Result};
 use crate::object::Object;
@@ -45,6 +47,8 @@ pub struct Archive {
 struct Inner {
     /// Absolute, without symlinks.
     path: PathBuf,
+    /// What the file system beside it is like.
+    medium: Medium,
     /// The archive as it was when it was last looked at.
     seen: Mutex<Arc<Snapshot>>,
 }
@@ -74,8 +78,9 @@ impl Archive {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = std::fs::canonicalize(path).map_err(Error::io("open archive", path))?;
-        let snapshot = Snapshot::read(&path)?;
-        Ok(Archive { inner: Arc::new(Inner { path, seen: Mutex::new(Arc::new(snapshot)) }), namespace: None })
+        let snapshot = Snapshot::read(&path, &path)?;
+        let medium = Medium::of(snapshot.file.as_fd());
+        Ok(Archive { inner: Arc::new(Inner { path, medium, seen: Mutex::new(Arc::new(snapshot)) }), namespace: None })
     }
 
     /// Opens the archive at `path`, after making an empty one, and the directories above it, if there is none.
@@ -112,22 +117,23 @@ impl Archive {
         let now = Stamp::of(&std::fs::metadata(path).map_err(Error::io("open archive", path))?);
         let mut seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.stamp != now {
-            *seen = Arc::new(Snapshot::read(path)?);
+            *seen = Arc::new(Snapshot::read(path, path)?);
         }
         Ok(seen.clone())
     }
 }
 
 impl Snapshot {
-    fn read(path: &Path) -> Result<Self> {
-        let fail = |e: io::Error| Error::io("open archive", path)(e);
+    /// Reads the archive `path`, whose name in messages is `name`.
+    fn read(path: &Path, name: &Path) -> Result<Self> {
+        let fail = |e: io::Error| Error::io("open archive", name)(e);
         // Before it is opened: opening a fifo would wait.
         if !std::fs::metadata(path).map_err(fail)?.is_file() {
-            return Err(Error::invalid("archive", path.to_string_lossy(), "it is not a file"));
+            return Err(Error::invalid("archive", name.to_string_lossy(), "it is not a file"));
         }
         let file = File::open(path).map_err(fail)?;
         let stamp = Stamp::of(&file.metadata().map_err(fail)?);
-        let index = Index::read(&file, path)?;
+        let index = Index::read(&file, name)?;
         Ok(Snapshot { file, stamp, index })
     }
 }

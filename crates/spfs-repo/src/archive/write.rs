@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -11,8 +13,8 @@ use rustix::io::Errno;
 
 use super::index::{BLOCK, Index, Member};
 use super::{Archive, Snapshot, VERSION, parent};
-use crate::directory::layout::{make_dirs, sync_dir};
-use crate::directory::lock::{PATIENCE, TagLock};
+use crate::directory::layout::{Medium, make_dirs, sync_dir};
+use crate::directory::lock::{NewName, PATIENCE, TagLock};
 use crate::error::{Error, Result};
 
 /// How often a rewrite starts again because its lock was broken meanwhile.
@@ -52,7 +54,15 @@ impl Archive {
         let path = &self.inner.path;
         for _ in 0..ATTEMPTS {
             let mut lock = lock(path)?;
-            let snapshot = self.snapshot()?;
+            // Dropped, and the new name removed, after the snapshot.
+            let aside = match self.inner.medium {
+                Medium::Loose => NewName::give(path, lock.other_path())?,
+                _ => None,
+            };
+            let snapshot = match &aside {
+                Some(aside) => Arc::new(Snapshot::read(aside.path(), path)?),
+                None => self.snapshot()?,
+            };
             let (edit, result) = decide(&snapshot)?;
             let Some(edit) = edit else { return Ok(result) };
             let mode = snapshot.file.metadata().map_err(Error::io("read", path))?.permissions().mode() & 0o777;
@@ -104,7 +114,8 @@ fn lock(archive: &Path) -> Result<TagLock> {
     let mut path = archive.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
-    TagLock::acquire(&path, PATIENCE)?
+    let directory = File::open(parent(archive)).map_err(Error::io("create lock", &path))?;
+    TagLock::acquire(&path, PATIENCE, Medium::of(directory.as_fd()))?
         .ok_or_else(|| Error::io("create lock", path)(io::Error::from(io::ErrorKind::NotFound)))
 }
 

@@ -17,12 +17,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
-use super::layout::{Modes, Store, StoreName, make_dir, sync_fd};
+use super::layout::{Medium, Modes, Store, StoreName, make_dir, sync_fd};
 use super::owner::{Liveness, Owner};
 use super::scan;
 use crate::digest::Digest;
@@ -48,6 +48,8 @@ pub(super) struct Area<'a> {
     /// Whether the umask leaves [`Modes::CONTENT`] alone, so that no file needs a chmod.
     exact: OnceLock<bool>,
     streams: AtomicU64,
+    /// Whether the file system has hard links, as far as is known.
+    links: AtomicBool,
 }
 
 /// A file that is being written before its digest is known.
@@ -90,6 +92,7 @@ impl<'a> Area<'a> {
             whole: (0..SHARDS).map(|_| OnceLock::new()).collect(),
             exact: OnceLock::new(),
             streams: AtomicU64::new(0),
+            links: AtomicBool::new(true),
         }
     }
 
@@ -157,10 +160,16 @@ impl<'a> Area<'a> {
         }
     }
 
+    /// Whether the store had no directory for `digest` when it was first asked: then it does not have `digest`, or it
+    /// shows when that is published.
+    pub fn is_new_shard(&self, digest: &Digest) -> bool {
+        self.whole[shard_of(digest)].get() == Some(&true)
+    }
+
     /// Gives all files of `shard`, the directory of `digest`, their final names at once, if it waits here as a whole
     /// and the store still has none. Returns whether it was so; if not, each file is to be published by itself.
     pub fn publish_shard(&self, digest: &Digest, shard: &str) -> Result<bool> {
-        if self.whole[shard_of(digest)].get() != Some(&true) {
+        if !self.is_new_shard(digest) {
             return Ok(false);
         }
         let (root, store) = (self.root()?, &self.store.fd);
@@ -186,6 +195,7 @@ impl<'a> Area<'a> {
         let (root, from) = (self.root()?, self.place(digest, company)?);
         let to = StoreName::of(digest);
         let fail = |e: Errno| Error::io("create", self.store.path_of(digest))(e);
+        let link = link && self.links.load(Ordering::Relaxed);
         let name = || match link {
             true => self.link(root, &from, &to),
             false => {
@@ -200,7 +210,10 @@ impl<'a> Area<'a> {
         match result {
             Ok(()) => return Ok(Published::New),
             // INVAL and friends: the file system knows no RENAME_NOREPLACE (NFS, some FUSE), or no links.
-            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM | Errno::MLINK) => {}
+            Err(Errno::EXIST) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM | Errno::MLINK) => {
+                self.links.store(false, Ordering::Relaxed);
+            }
             Err(e) => return Err(fail(e)),
         }
         if let Some((size, _)) = self.store.stat(digest)? {
@@ -330,7 +343,7 @@ fn shard_of(digest: &Digest) -> usize {
 ///
 /// Only ours, by their name, and only where the owner is certainly gone, or out of sight and untouched for a day.
 /// Upstream's temporary files are left to its own cleaning.
-pub(super) fn sweep(store: &Store, local: bool) {
+pub(super) fn sweep(store: &Store) {
     let Ok(work) = rustix::fs::openat(&store.fd, "work", DIRECTORY, Mode::empty()) else { return };
     let mut found = Vec::new();
     let listed = scan::names(work.as_fd(), &store.path, |name| {
@@ -343,7 +356,7 @@ pub(super) fn sweep(store: &Store, local: bool) {
     }
     let me = Owner::current();
     for (name, owner) in found {
-        let gone = match owner.liveness(&me, local) {
+        let gone = match owner.liveness(&me, store.medium == Medium::Local) {
             Liveness::Alive => false,
             Liveness::Gone => true,
             Liveness::Unknown => is_older(&work, &name, FOREIGN_AGE).unwrap_or(false),

@@ -21,9 +21,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_O
 
 use super::Directory;
 use super::area::{Area, Company, Published, Stream};
-use super::layout::{Store, StoreName, sync_fd};
+use super::layout::{Medium, Store, StoreName, sync_fd};
 use super::owner::Owner;
 use super::scan;
+use super::spread::{WAITING, spread};
 use crate::codec;
 use crate::content::{SMALL, check_expected, fill, with_first_piece};
 use crate::digest::{Digest, Hasher};
@@ -91,7 +92,7 @@ impl<'a> DirectoryBatch<'a> {
 
     /// Whether each file is synced as it is written.
     fn sync_each(&self) -> bool {
-        !self.repository.inner.local
+        self.repository.inner.medium != Medium::Local
     }
 
     /// Remembers that the batch cannot be finished.
@@ -173,6 +174,9 @@ impl<'a> DirectoryBatch<'a> {
 
     /// Whether `digest` stands in the area's store already and `good` likes its size; touches it then.
     fn is_here(&self, area: &Area<'_>, digest: &Digest, good: impl Fn(u64) -> bool) -> Result<bool> {
+        if area.is_new_shard(digest) {
+            return Ok(false);
+        }
         match area.store().stat(digest)? {
             Some((size, modified)) if good(size) => {
                 self.touch(area.store(), digest, modified);
@@ -254,21 +258,15 @@ impl<'a> DirectoryBatch<'a> {
                 single.extend_from_slice(digests);
             }
         }
-        let threads = match single.len() < MANY || self.sync_each() {
-            true => 1,
-            false => std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, PUBLISHERS)),
+        let local = !self.sync_each();
+        let threads = match local {
+            true if single.len() < MANY => 1,
+            true => std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, PUBLISHERS)),
+            false => WAITING,
         };
-        let mut parts = single.chunks(single.len().div_ceil(threads).max(1));
-        let first = parts.next().unwrap_or_default();
-        std::thread::scope(|scope| {
-            let link = threads > 1;
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || self.publish_each(step, part, link))).collect();
-            let first = self.publish_each(step, first, link);
-            others.into_iter().fold(first, |result, other| match other.join() {
-                Ok(other) => result.and(other),
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })?;
+        // Over a network, too: a rename could replace a file that another machine has open.
+        let link = !local || threads > 1;
+        spread(&single, threads, |digests| self.publish_each(step, digests, link).map(|()| Vec::<()>::new()))?;
         Ok(touched)
     }
 
@@ -287,13 +285,17 @@ impl<'a> DirectoryBatch<'a> {
 
     /// Makes the names in the directories `shards` of `store`, and these themselves, durable.
     fn sync_names(&self, store: &Store, shards: &BTreeSet<String>) -> Result<()> {
-        for shard in shards {
-            let path = store.path.join(shard);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(&store.fd, shard.as_str(), flags, Mode::empty())
-                .map_err(Error::io("open", &path))?;
-            sync_fd(fd.as_fd(), &path)?;
-        }
+        let shards: Vec<&String> = shards.iter().collect();
+        spread(&shards, if store.medium == Medium::Local { 1 } else { WAITING }, |shards| {
+            for shard in shards {
+                let path = store.path.join(shard);
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(&store.fd, shard.as_str(), flags, Mode::empty())
+                    .map_err(Error::io("open", &path))?;
+                sync_fd(fd.as_fd(), &path)?;
+            }
+            Ok(Vec::<()>::new())
+        })?;
         sync_fd(store.fd.as_fd(), &store.path)
     }
 
@@ -324,7 +326,8 @@ impl Batch for DirectoryBatch<'_> {
         if self.known().objects.contains_key(&digest) {
             return Ok(digest);
         }
-        if let Some((size, modified)) = self.objects.store().stat(&digest)?
+        if !self.objects.is_new_shard(&digest)
+            && let Some((size, modified)) = self.objects.store().stat(&digest)?
             && size > 0
         {
             if let ObjectBody::Manifest(manifest) = &object.body

@@ -71,6 +71,8 @@ pub(crate) struct Store {
     pub fd: OwnedFd,
     /// The same directory by name.
     pub path: PathBuf,
+    /// What its file system is like.
+    pub medium: Medium,
 }
 
 impl Store {
@@ -79,7 +81,7 @@ impl Store {
         let path = root.join(name);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Store { fd, path }),
+            Ok(fd) => Ok(Store { medium: Medium::of(fd.as_fd()), fd, path }),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::invalid(
                 "repository",
                 root.to_string_lossy(),
@@ -166,25 +168,44 @@ pub(crate) fn sync_fd(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     }
 }
 
-/// Whether the file system of `fd` is written to by this kernel alone, so that `syncfs` reaches the disk and a
-/// process that is not on this machine cannot be at work in it. Unknown kinds count as not local.
-pub(crate) fn is_local(fd: BorrowedFd<'_>) -> bool {
-    // ext2-4, xfs, btrfs, tmpfs, overlayfs, zfs, f2fs, bcachefs, ramfs, jfs, reiserfs, nilfs2 (linux/magic.h)
-    const LOCAL: [u32; 12] = [
-        0xEF53,
-        0x5846_5342,
-        0x9123_683E,
-        0x0102_1994,
-        0x794C_7630,
-        0x2FC1_2FC1,
-        0xF2F5_2010,
-        0xCA45_1A4E,
-        0x8584_58F6,
-        0x3153_464A,
-        0x5265_4973,
-        0x3434,
-    ];
-    rustix::fs::fstatfs(fd).is_ok_and(|fs| LOCAL.contains(&(fs.f_type as u32)))
+/// What a file system is like: who else writes to it, and what is known of that here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Medium {
+    /// This kernel's alone: `syncfs` reaches the disk, and no process that is not on this machine is at work in it.
+    Local,
+    /// Other machines write to it, and a file that is opened is as they left it (NFS).
+    Network,
+    /// Other machines may write to it, and what was once known of a name may be believed for a while (FUSE, SMB, all
+    /// that is not known here). Only a name that is new is certainly looked up.
+    Loose,
+}
+
+impl Medium {
+    /// That of the file system of `fd`.
+    pub fn of(fd: BorrowedFd<'_>) -> Self {
+        // ext2-4, xfs, btrfs, tmpfs, overlayfs, zfs, f2fs, bcachefs, ramfs, jfs, reiserfs, nilfs2 (linux/magic.h)
+        const LOCAL: [u32; 12] = [
+            0xEF53,
+            0x5846_5342,
+            0x9123_683E,
+            0x0102_1994,
+            0x794C_7630,
+            0x2FC1_2FC1,
+            0xF2F5_2010,
+            0xCA45_1A4E,
+            0x8584_58F6,
+            0x3153_464A,
+            0x5265_4973,
+            0x3434,
+        ];
+        // NFS, Ceph, Lustre, GPFS
+        const NETWORK: [u32; 4] = [0x6969, 0x00C3_6400, 0x0BD0_0BD0, 0x4750_4653];
+        match rustix::fs::fstatfs(fd).map(|fs| fs.f_type as u32) {
+            Ok(kind) if LOCAL.contains(&kind) => Medium::Local,
+            Ok(kind) if NETWORK.contains(&kind) => Medium::Network,
+            _ => Medium::Loose,
+        }
+    }
 }
 
 /// Refuses a repository of a newer major version. Returns whether VERSION is there and not empty.

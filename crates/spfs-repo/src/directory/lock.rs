@@ -5,14 +5,15 @@
 //! file system's clock. Breaking moves the lock aside and looks at what was moved, so that of two breakers one wins
 //! and a fresh lock is put back. A holder makes sure that it still has its lock just before it publishes.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
-use super::layout::is_local;
+use super::claim::Claim;
+use super::layout::Medium;
 use super::owner::{Liveness, Owner};
 use crate::error::{Error, Result};
 
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The age in seconds at which a lock whose owner cannot be judged is broken.
 const FOREIGN_AGE: i64 = 60;
+/// The age in seconds at which a work file whose owner cannot be judged is removed.
+const FORGOTTEN: i64 = 24 * 3600;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -29,8 +32,7 @@ pub(crate) struct TagLock {
     owner: Owner,
 }
 
-/// What a lock file is at one moment; equal only for the very same lock.
-#[derive(PartialEq, Eq)]
+/// What a lock file is at one moment.
 struct Seen {
     device: u64,
     inode: u64,
@@ -38,27 +40,54 @@ struct Seen {
     text: Vec<u8>,
 }
 
+impl Seen {
+    fn holder(&self) -> Option<Owner> {
+        std::str::from_utf8(&self.text).ok().and_then(Owner::from_lock_text)
+    }
+}
+
+/// Equal only for the very same lock.
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        // The text of one of ours is like no other, and attributes may be those of an earlier file of that name.
+        let (ours, theirs) = (self.holder(), other.holder());
+        if ours.is_some() || theirs.is_some() {
+            return ours == theirs;
+        }
+        let all = |seen: &Self| (seen.device, seen.inode, seen.modified);
+        all(self) == all(other) && self.text == other.text
+    }
+}
+
 impl TagLock {
     /// Takes the lock file `path`, waiting for it as long as `patience`. Its directory must exist: if it does not,
-    /// that is [`None`], so that the caller can make it and come again.
-    pub fn acquire(path: &Path, patience: Duration) -> Result<Option<TagLock>> {
+    /// that is [`None`], so that the caller can make it and come again. `medium` is what its file system is like.
+    pub fn acquire(path: &Path, patience: Duration, medium: Medium) -> Result<Option<TagLock>> {
         let owner = Owner::current();
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(500);
+        let mut claim = Claim::new(path, &owner, medium);
         loop {
-            match create(path, &owner) {
+            match claim.take() {
                 Ok(()) => {
-                    sweep(path, &owner);
+                    // Its work file has the name of the holder's own.
+                    drop(claim);
+                    // Over a network listing is dear, so only now and then: the id is random.
+                    if medium == Medium::Local || owner.id.ends_with('0') {
+                        sweep(path, &owner, medium);
+                    }
                     return Ok(Some(TagLock { path: path.to_owned(), owner }));
                 }
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(None),
                 Err(e) => return Err(Error::io("create lock", path)(e)),
             }
-            let Some((seen, file)) = look(path)? else { continue };
-            let holder = std::str::from_utf8(&seen.text).ok().and_then(Owner::from_lock_text);
-            if is_stale(&seen, holder.as_ref(), &owner, path, file.as_fd())? {
-                break_lock(path, &seen, file.as_fd(), holder.as_ref(), &owner)?;
+            let seen = look(path)?;
+            let holder = seen.as_ref().and_then(|(seen, _)| seen.holder());
+            if let Some((seen, file)) = &seen
+                && is_stale(seen, holder.as_ref(), &owner, path, medium, claim.now())?
+            {
+                break_lock(path, seen, file.as_fd(), holder.as_ref(), &owner)?;
                 continue;
             }
             if Instant::now() >= deadline {
@@ -77,6 +106,11 @@ impl TagLock {
     /// A name for a temporary file of this holder, in the same directory. Whoever breaks the lock removes it.
     pub fn work_path(&self) -> PathBuf {
         work_path(&self.path, &self.owner)
+    }
+
+    /// A name for another such file.
+    pub fn other_path(&self) -> PathBuf {
+        work_path(&self.path, &self.owner.another())
     }
 
     /// Shows that the lock is in use, to those who cannot see its owner.
@@ -103,75 +137,73 @@ impl Drop for TagLock {
     }
 }
 
-fn work_path(lock: &Path, owner: &Owner) -> PathBuf {
+/// The name of a work file of `owner` beside `lock`.
+pub(crate) fn work_path(lock: &Path, owner: &Owner) -> PathBuf {
     lock.with_file_name(format!(".{}.work", owner.work_name()))
+}
+
+/// A second name of a file, under which nothing is remembered of earlier files; removed when it is dropped.
+pub(crate) struct NewName(PathBuf);
+
+impl NewName {
+    /// Gives the file `path` the name `aside`. [`None`]: there is none, or the file system has no hard links.
+    pub fn give(path: &Path, aside: PathBuf) -> Result<Option<Self>> {
+        match rustix::fs::link(path, &aside) {
+            Ok(()) => Ok(Some(NewName(aside))),
+            Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::MLINK) => Ok(None),
+            Err(e) => Err(Error::io("link", path)(e)),
+        }
+    }
+
+    /// The new name.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for NewName {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlink(&self.0);
+    }
 }
 
 /// Removes what killed processes have left beside `lock`: locks of other streams, which nobody may want again, and work
 /// files without a lock that would tell of them. Failures do not matter: the next one comes here again.
-fn sweep(lock: &Path, me: &Owner) {
+fn sweep(lock: &Path, me: &Owner, medium: Medium) {
     let directory = lock.parent().unwrap_or(Path::new("."));
+    // The lock is new, so this is the time by the file system's clock.
+    let Ok(now) = rustix::fs::lstat(lock).map(|stat| stat.st_mtime) else { return };
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let Some(name) = name.to_str() else { continue };
         let worker = name.strip_prefix('.').and_then(|name| name.strip_suffix(".work")).and_then(Owner::from_work_name);
-        if worker.is_some_and(|owner| owner.liveness(me, false) == Liveness::Gone) {
-            let _ = std::fs::remove_file(&path);
+        if let Some(worker) = worker {
+            let old = || rustix::fs::lstat(&path).is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > FORGOTTEN);
+            let gone = match worker.liveness(me, medium == Medium::Local) {
+                Liveness::Alive => false,
+                Liveness::Gone => true,
+                Liveness::Unknown => old(),
+            };
+            if gone {
+                let _ = std::fs::remove_file(&path);
+            }
         } else if name.ends_with(".tag.lock") && path != lock {
-            let _ = break_dead(&path, me);
+            let _ = break_dead(&path, me, medium);
         }
     }
 }
 
 /// Breaks the lock file `path` if its owner is certainly gone.
-fn break_dead(path: &Path, me: &Owner) -> Result<()> {
+fn break_dead(path: &Path, me: &Owner, medium: Medium) -> Result<()> {
     let Some((seen, file)) = look(path)? else { return Ok(()) };
-    let holder = std::str::from_utf8(&seen.text).ok().and_then(Owner::from_lock_text);
+    let holder = seen.holder();
     match &holder {
-        Some(owner) if owner.liveness(me, is_local(file.as_fd())) == Liveness::Gone => {
+        Some(owner) if owner.liveness(me, medium == Medium::Local) == Liveness::Gone => {
             break_lock(path, &seen, file.as_fd(), holder.as_ref(), me)
         }
         _ => Ok(()),
     }
-}
-
-/// Creates the lock file with its owner inside, both at once where the file system has unnamed files: a process that is
-/// killed in between would leave a lock without an owner, which blocks for a minute.
-fn create(path: &Path, owner: &Owner) -> Result<(), Errno> {
-    let text = owner.lock_text();
-    match create_at_once(path, &text) {
-        Err(Errno::EXIST) => return Err(Errno::EXIST),
-        Ok(()) => return Ok(()),
-        // NFS and others; whatever else is wrong is met again.
-        Err(_) => {}
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    // Readable for everyone, so that others can name the owner and judge it.
-    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
-    match rustix::io::write(&fd, text.as_bytes()) {
-        Ok(n) if n == text.len() => Ok(()),
-        result => {
-            let _ = rustix::fs::unlink(path);
-            Err(result.err().unwrap_or(Errno::NOSPC))
-        }
-    }
-}
-
-/// Writes `text` into an unnamed file, and names it `path` unless that exists.
-fn create_at_once(path: &Path, text: &str) -> Result<(), Errno> {
-    // Only looked at to spare the work; naming the file is what decides.
-    if rustix::fs::lstat(path).is_ok() {
-        return Err(Errno::EXIST);
-    }
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?;
-    if rustix::io::write(&fd, text.as_bytes())? != text.len() {
-        return Err(Errno::NOSPC);
-    }
-    let unnamed = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Reads the lock file, if it is still there.
@@ -184,30 +216,48 @@ fn look(path: &Path) -> Result<Option<(Seen, std::fs::File)>> {
     };
     let mut file = std::fs::File::from(fd);
     let mut text = Vec::new();
-    (&mut file).take(4096).read_to_end(&mut text).map_err(Error::io("read lock", path))?;
-    let stat = rustix::fs::fstat(&file).map_err(Error::io("read lock", path))?;
+    let read = (&mut file).take(4096).read_to_end(&mut text).and_then(|_| Ok(rustix::fs::fstat(&file)?));
+    let stat = match read {
+        Ok(stat) => stat,
+        // Removed since it was opened, over a network.
+        Err(e) if [Errno::NOENT, Errno::STALE].map(|e| Some(e.raw_os_error())).contains(&e.raw_os_error()) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(Error::io("read lock", path)(e)),
+    };
     let modified = (stat.st_mtime, stat.st_mtime_nsec as i64);
     Ok(Some((Seen { device: stat.st_dev, inode: stat.st_ino, modified, text }, file)))
 }
 
-/// Whether the lock may be broken.
+/// Whether the lock may be broken. `now` is the time by the file system's clock, if it is known.
 fn is_stale(
     seen: &Seen,
     holder: Option<&Owner>,
     me: &Owner,
     path: &Path,
-    file: std::os::fd::BorrowedFd<'_>,
+    medium: Medium,
+    now: Option<i64>,
 ) -> Result<bool> {
-    match holder.map_or(Liveness::Unknown, |holder| holder.liveness(me, is_local(file))) {
+    match holder.map_or(Liveness::Unknown, |holder| holder.liveness(me, medium == Medium::Local)) {
         Liveness::Alive => Ok(false),
         Liveness::Gone => Ok(true),
-        Liveness::Unknown => Ok(file_system_time(path, me)?.saturating_sub(seen.modified.0) > FOREIGN_AGE),
+        Liveness::Unknown => {
+            let now = now.map_or_else(|| file_system_time(path, me), Ok)?;
+            let is_old = |modified: i64| now.saturating_sub(modified) > FOREIGN_AGE;
+            if !is_old(seen.modified.0) || medium != Medium::Loose {
+                return Ok(is_old(seen.modified.0));
+            }
+            // It may be the time of an earlier lock. Under a new name it is certainly this one's.
+            let aside = NewName::give(path, work_path(path, &me.another()))?;
+            let stat = aside.map(|aside| rustix::fs::lstat(aside.path()));
+            Ok(stat.is_some_and(|stat| stat.is_ok_and(|stat| is_old(stat.st_mtime))))
+        }
     }
 }
 
 /// The time in seconds by the clock of the file system that `path` is on: that of a file made now.
 fn file_system_time(path: &Path, me: &Owner) -> Result<i64> {
-    let probe = work_path(path, me);
+    let probe = work_path(path, &me.another());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let fail = |e: Errno| Error::io("create", &probe)(e);
     let fd = rustix::fs::open(&probe, flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
@@ -233,7 +283,7 @@ fn break_lock(
         Some((now, _)) if now == *seen => {}
         _ => return Ok(()),
     }
-    let aside = work_path(path, me);
+    let aside = work_path(path, &me.another());
     match rustix::fs::rename(path, &aside) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(()),
@@ -283,7 +333,7 @@ mod tests {
         let (other, held) = (path.with_file_name("other.tag.lock"), path.with_file_name("held.tag.lock"));
         std::fs::write(&other, gone().lock_text()).unwrap();
         std::fs::write(&held, Owner::current().lock_text()).unwrap();
-        drop(TagLock::acquire(&path, SHORT).unwrap().unwrap());
+        drop(TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap());
         assert_eq!((dead.exists(), living.exists(), path.exists()), (false, true, false));
         assert_eq!((other.exists(), held.exists()), (false, true));
     }
@@ -292,14 +342,14 @@ mod tests {
     fn a_held_lock_is_respected_and_its_owner_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = lock_in(&directory);
-        let held = TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        let held = TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
         set_age(&path, 3600);
-        let error = TagLock::acquire(&path, SHORT).err().unwrap();
+        let error = TagLock::acquire(&path, SHORT, Medium::Local).err().unwrap();
         assert!(error.to_string().contains(&format!("process {} on", std::process::id())), "{error}");
         assert!(held.is_held());
         drop(held);
         assert!(!path.exists());
-        TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
     }
 
     #[test]
@@ -309,7 +359,7 @@ mod tests {
         let dead = gone();
         std::fs::write(&path, dead.lock_text()).unwrap();
         std::fs::write(work_path(&path, &dead), "half").unwrap();
-        let held = TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        let held = TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
         assert!(held.is_held());
         drop(held);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -320,12 +370,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = lock_in(&directory);
         std::fs::write(&path, "").unwrap();
-        assert!(matches!(TagLock::acquire(&path, SHORT), Err(Error::Locked { .. })));
+        assert!(matches!(TagLock::acquire(&path, SHORT, Medium::Local), Err(Error::Locked { .. })));
         assert!(path.exists());
         set_age(&path, 59);
-        assert!(matches!(TagLock::acquire(&path, SHORT), Err(Error::Locked { .. })));
+        assert!(matches!(TagLock::acquire(&path, SHORT, Medium::Local), Err(Error::Locked { .. })));
         set_age(&path, 62);
-        TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
     }
 
     #[test]
@@ -335,7 +385,7 @@ mod tests {
         std::fs::write(&path, gone().lock_text()).unwrap();
         let (stale, file) = look(&path).unwrap().unwrap();
         std::fs::remove_file(&path).unwrap();
-        let held = TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        let held = TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
         break_lock(&path, &stale, file.as_fd(), None, &Owner::current()).unwrap();
         assert!(held.is_held());
     }
@@ -344,12 +394,26 @@ mod tests {
     fn a_holder_notices_that_its_lock_was_broken_and_leaves_the_new_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = lock_in(&directory);
-        let slow = TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        let slow = TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
         std::fs::remove_file(&path).unwrap();
-        let next = TagLock::acquire(&path, SHORT).unwrap().unwrap();
+        let next = TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap();
         assert!(!slow.is_held());
         drop(slow);
         assert!(next.is_held());
+    }
+
+    #[test]
+    fn work_files_out_of_sight_are_removed_when_they_are_a_day_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = lock_in(&directory);
+        let contained = |namespace: u64| Owner { pid_namespace: namespace, ..Owner::current() };
+        let (young, old) = (work_path(&path, &contained(1)), work_path(&path, &contained(2)));
+        for (path, hours) in [(&young, 23), (&old, 25)] {
+            std::fs::write(path, "").unwrap();
+            set_age(path, hours * 3600);
+        }
+        drop(TagLock::acquire(&path, SHORT, Medium::Local).unwrap().unwrap());
+        assert_eq!((young.exists(), old.exists()), (true, false));
     }
 
     #[test]
@@ -362,7 +426,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
-                        let held = TagLock::acquire(&path, PATIENCE).unwrap().unwrap();
+                        let held = TagLock::acquire(&path, PATIENCE, Medium::Local).unwrap().unwrap();
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         std::thread::sleep(Duration::from_millis(1));
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

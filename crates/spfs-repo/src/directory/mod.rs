@@ -14,15 +14,16 @@
 
 mod area;
 mod batch;
+mod claim;
 pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod owner;
 mod scan;
+mod spread;
 mod tags;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,8 +32,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub use layout::FORMAT_VERSION;
-pub(crate) use layout::is_local;
-use layout::{Modes, Store};
+use layout::{Medium, Modes, Store};
 
 use crate::content;
 use crate::digest::{Digest, DigestPrefix};
@@ -58,8 +58,8 @@ struct Inner {
     objects: Store,
     payloads: Store,
     modes: Modes,
-    /// Whether the file system is this kernel's alone ([`is_local`]).
-    local: bool,
+    /// What its file system is like, the worse of both stores.
+    medium: Medium,
     /// Whether this program has looked for the leftovers of killed processes already.
     swept: AtomicBool,
 }
@@ -73,9 +73,9 @@ impl Directory {
         layout::check_version(&root)?;
         let objects = Store::open(&root, "objects")?;
         let payloads = Store::open(&root, "payloads")?;
-        let local = is_local(objects.fd.as_fd()) && is_local(payloads.fd.as_fd());
+        let medium = objects.medium.max(payloads.medium);
         let modes = Modes { shared: stat.st_mode & 0o022 != 0 };
-        let inner = Inner { root, objects, payloads, modes, local, swept: AtomicBool::new(false) };
+        let inner = Inner { root, objects, payloads, modes, medium, swept: AtomicBool::new(false) };
         Ok(Directory { inner: Arc::new(inner), namespace: None })
     }
 
@@ -202,8 +202,8 @@ impl Repository for Directory {
 
     fn begin(&self) -> Result<Box<dyn Batch + '_>> {
         if !self.inner.swept.swap(true, Ordering::Relaxed) {
-            area::sweep(&self.inner.objects, self.inner.local);
-            area::sweep(&self.inner.payloads, self.inner.local);
+            area::sweep(&self.inner.objects);
+            area::sweep(&self.inner.payloads);
         }
         Ok(Box::new(batch::DirectoryBatch::new(self)))
     }

@@ -51,6 +51,11 @@ impl Owner {
         }
     }
 
+    /// The same process, with a new id.
+    pub fn another(&self) -> Self {
+        Owner { id: crate::unique().simple().to_string(), ..self.clone() }
+    }
+
     /// Whether this owner lives, as seen by `me`; `local` says that the file system is written by this kernel alone.
     pub fn liveness(&self, me: &Owner, local: bool) -> Liveness {
         if self.boot.is_empty() || me.boot.is_empty() {

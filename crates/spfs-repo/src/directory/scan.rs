@@ -1,14 +1,15 @@
 //! Listing the hash stores: which digests are here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::layout::{Store, StoreName};
+use super::layout::{Medium, Store, StoreName};
+use super::spread::{WAITING, spread};
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 
@@ -63,39 +64,49 @@ pub(super) fn find(store: &Store, prefix: &DigestPrefix) -> Result<Vec<Digest>> 
 
 /// Those of `digests` that are not in `store`, in the given order.
 pub(super) fn missing(store: &Store, digests: &[Digest]) -> Result<Vec<Digest>> {
+    // Over a network many questions are on their way at once, and listing takes more of them.
+    let (threads, list_from) = if store.medium == Medium::Local { (1, LIST_FROM) } else { (WAITING, 4 * LIST_FROM) };
     let mut listed: HashSet<Digest> = HashSet::new();
     let mut listed_shards = HashSet::new();
-    if digests.len() >= LIST_FROM {
-        let mut wanted = std::collections::BTreeMap::<[u8; 2], u64>::new();
+    if digests.len() >= list_from {
+        let mut wanted = BTreeMap::<[u8; 2], u64>::new();
         for digest in digests {
             *wanted.entry(shard_of(digest)).or_default() += 1;
         }
-        for (shard, count) in wanted {
-            let name = std::str::from_utf8(&shard).unwrap_or_default();
-            let size = match rustix::fs::statat(&store.fd, name, rustix::fs::AtFlags::empty()) {
-                Ok(stat) => stat.st_size as u64,
-                Err(Errno::NOENT) => 0,
-                Err(e) => return Err(Error::io("look for", store.path.join(name))(e)),
-            };
-            if size <= count.saturating_mul(BYTES_FOR_EACH) {
-                list_shard(store, name, |digest, _| {
-                    listed.insert(digest);
-                })?;
-                listed_shards.insert(shard);
-            }
+        let wanted: Vec<([u8; 2], u64)> = wanted.into_iter().collect();
+        let lists = spread(&wanted, threads, |wanted| {
+            wanted.iter().map(|(shard, count)| list(store, *shard, *count)).collect()
+        })?;
+        for (shard, found) in lists.into_iter().flatten() {
+            listed_shards.insert(shard);
+            listed.extend(found);
         }
     }
-    let mut missing = Vec::new();
-    for digest in digests {
-        let here = match listed_shards.contains(&shard_of(digest)) {
-            true => listed.contains(digest),
-            false => store.stat(digest)?.is_some(),
-        };
-        if !here {
-            missing.push(*digest);
-        }
+    let asked: Vec<Digest> =
+        digests.iter().filter(|digest| !listed_shards.contains(&shard_of(digest))).copied().collect();
+    let here = spread(&asked, threads, |asked| asked.iter().map(|digest| Ok(store.stat(digest)?.is_some())).collect())?;
+    let mut here = here.into_iter();
+    let is_missing = |digest: &&Digest| match listed_shards.contains(&shard_of(digest)) {
+        true => !listed.contains(*digest),
+        false => here.next() == Some(false),
+    };
+    Ok(digests.iter().filter(is_missing).copied().collect())
+}
+
+/// What the two-character directory `shard` has, if it is small enough to be listed for `count` names.
+fn list(store: &Store, shard: [u8; 2], count: u64) -> Result<Option<([u8; 2], Vec<Digest>)>> {
+    let name = std::str::from_utf8(&shard).unwrap_or_default();
+    let size = match rustix::fs::statat(&store.fd, name, AtFlags::empty()) {
+        Ok(stat) => stat.st_size as u64,
+        Err(Errno::NOENT) => return Ok(Some((shard, Vec::new()))),
+        Err(e) => return Err(Error::io("look for", store.path.join(name))(e)),
+    };
+    if size > count.saturating_mul(BYTES_FOR_EACH) {
+        return Ok(None);
     }
-    Ok(missing)
+    let mut found = Vec::new();
+    list_shard(store, name, |digest, _| found.push(digest))?;
+    Ok(Some((shard, found)))
 }
 
 /// Calls `each` with every digest in one two-character directory, and its text. A missing directory is empty.

@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Directory;
-use super::layout::{Modes, make_dirs, sync_dir, write_file};
-use super::lock::{PATIENCE, TagLock};
+use super::layout::{Medium, Modes, make_dirs, sync_dir, write_file};
+use super::lock::{NewName, PATIENCE, TagLock, work_path};
+use super::owner::Owner;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::repository::{Repository as _, TagListing};
@@ -35,7 +36,15 @@ impl<'a> TagStore<'a> {
 
     /// The records, newest first.
     pub fn history(&self, name: &TagName) -> Result<Vec<Tag>> {
-        let mut tags = read(&self.path_of(name))?.unwrap_or_default();
+        let path = self.path_of(name);
+        let read = match read(&path, &path) {
+            // Perhaps a length and a content that do not belong together.
+            Err(Error::Corrupt { .. }) if self.is_loose() => {
+                self.read_fresh(&path, work_path(&path, &Owner::current()))
+            }
+            result => result,
+        };
+        let mut tags = read?.unwrap_or_default();
         tags.reverse();
         Ok(tags)
     }
@@ -48,7 +57,8 @@ impl<'a> TagStore<'a> {
     /// Makes `tag` the newest, unless the newest has its target.
     pub fn push(&self, tag: &Tag) -> Result<Tag> {
         // Most often answered without a lock, also where nothing can be written.
-        if let Some(newest) = read(&self.path_of(&tag.name))?.and_then(|mut tags| tags.pop())
+        if !self.is_loose()
+            && let Some(newest) = self.history(&tag.name)?.into_iter().next()
             && newest.target == tag.target
         {
             return Ok(newest);
@@ -58,7 +68,7 @@ impl<'a> TagStore<'a> {
 
     /// Removes one record.
     pub fn remove(&self, tag: &Tag) -> Result<()> {
-        if !self.history(&tag.name)?.contains(tag) {
+        if !self.is_loose() && !self.history(&tag.name)?.contains(tag) {
             return Err(self.unknown(&tag.name));
         }
         self.rewrite(&tag.name, |tags| stream::remove(tags, tag).ok_or_else(|| self.unknown(&tag.name)))
@@ -67,14 +77,19 @@ impl<'a> TagStore<'a> {
     /// Removes a stream.
     pub fn remove_stream(&self, name: &TagName) -> Result<()> {
         let path = self.path_of(name);
-        if !path.is_file() {
+        if !self.is_loose() && !path.is_file() {
             return Err(self.unknown(name));
         }
         // Not read: a damaged stream can be removed too.
         let lock = self.lock(name)?;
         match std::fs::remove_file(&path) {
             Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.unknown(name)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                drop(lock);
+                // What was made for the lock.
+                self.after_removal(&path)?;
+                return Err(self.unknown(name));
+            }
             Err(e) => return Err(Error::io("remove", path)(e)),
         }
         drop(lock);
@@ -132,6 +147,19 @@ impl<'a> TagStore<'a> {
         Ok(found)
     }
 
+    /// Whether a stream may be another one than it seems, until it is looked at in the way of [`Self::read_fresh`].
+    fn is_loose(&self) -> bool {
+        self.repository.inner.medium == Medium::Loose
+    }
+
+    /// The records of a stream as they certainly are, if there is one.
+    fn read_fresh(&self, path: &Path, aside: PathBuf) -> Result<Option<Vec<Tag>>> {
+        match NewName::give(path, aside)? {
+            Some(aside) => read(aside.path(), path),
+            None => read(path, path),
+        }
+    }
+
     fn path_of(&self, name: &TagName) -> PathBuf {
         self.root.join(format!("{name}.tag"))
     }
@@ -146,7 +174,7 @@ impl<'a> TagStore<'a> {
         let path = self.root.join(format!("{name}.tag.lock"));
         let directory = path.parent().unwrap_or(&self.root);
         for _ in 0..ATTEMPTS {
-            if let Some(lock) = TagLock::acquire(&path, PATIENCE)? {
+            if let Some(lock) = TagLock::acquire(&path, PATIENCE, self.repository.inner.medium)? {
                 return Ok(lock);
             }
             match make_dirs(directory, self.modes.directory()) {
@@ -163,11 +191,18 @@ impl<'a> TagStore<'a> {
         let path = self.path_of(name);
         for _ in 0..ATTEMPTS {
             let lock = self.lock(name)?;
-            let old = read(&path)?;
+            let old = if self.is_loose() { self.read_fresh(&path, lock.other_path())? } else { read(&path, &path)? };
             let existed = old.is_some();
-            let (tags, result) = match change(old.unwrap_or_default())? {
-                Change::Keep(result) => return Ok(result),
-                Change::Write(tags, result) => (tags, result),
+            let (tags, result) = match change(old.unwrap_or_default()) {
+                Ok(Change::Keep(result)) => return Ok(result),
+                Ok(Change::Write(tags, result)) => (tags, result),
+                Err(e) => {
+                    drop(lock);
+                    if !existed {
+                        self.after_removal(&path)?;
+                    }
+                    return Err(e);
+                }
             };
             if tags.is_empty() {
                 if existed && lock.is_held() {
@@ -219,9 +254,17 @@ impl<'a> TagStore<'a> {
     }
 }
 
-/// The records of the stream file `path`, oldest first, if there is one.
-fn read(path: &Path) -> Result<Option<Vec<Tag>>> {
-    let bytes = match std::fs::read(path) {
+/// The records of the stream file `path`, oldest first, if there is one; `name` is its name in messages.
+fn read(path: &Path, name: &Path) -> Result<Option<Vec<Tag>>> {
+    let mut bytes = std::fs::read(path);
+    for _ in 0..ATTEMPTS {
+        if !matches!(&bytes, Err(e) if e.kind() == ErrorKind::StaleNetworkFileHandle) {
+            break;
+        }
+        // Replaced since it was opened, over a network.
+        bytes = std::fs::read(path);
+    }
+    let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(Error::io("read", path)(e)),
@@ -231,7 +274,7 @@ fn read(path: &Path) -> Result<Option<Vec<Tag>>> {
             Error::Corrupt { reason, .. } => reason,
             other => other.to_string(),
         };
-        Error::corrupt(format!("tag stream {}", path.display()), reason)
+        Error::corrupt(format!("tag stream {}", name.display()), reason)
     })
 }
 
