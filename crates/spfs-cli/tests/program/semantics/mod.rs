@@ -9,6 +9,7 @@ mod exceptions;
 mod kernel;
 mod naming;
 mod place;
+mod random;
 mod reading;
 mod refusals;
 mod tree;
@@ -18,7 +19,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::common::{Caller, Home, Host, Output, every_caller, full, strategies};
+use crate::common::{Caller, Home, Host, Output, every_caller, every_strategy, full, strategies};
 use exceptions::{EXCEPTIONS, PLACES};
 use place::Place;
 use tree::{STACK, layers};
@@ -119,8 +120,12 @@ type Found = BTreeMap<String, Option<String>>;
 /// Where a runtime shows its environment.
 const SPFS: &str = "/spfs";
 
-/// The variable that makes the test binary do one thing inside: `read`, `edit`, `refuse` or `snapshot`, and a directory.
+/// The variable that makes the test binary do one thing inside: `read`, `edit`, `refuse`, `random` or `snapshot`, and a
+/// directory.
 const INSIDE: &str = "SPFS_SEMANTICS";
+
+/// What `random` needs besides: a seed, a number of changes and a plain directory.
+const RANDOM: &str = "SPFS_SEMANTICS_RANDOM";
 
 #[test]
 fn in_a_plain_directory() {
@@ -213,6 +218,34 @@ fn edit(home: &Home, durable: bool) -> (Found, String) {
 }
 
 #[test]
+fn random_changes_are_those_of_a_plain_directory_and_are_committed() {
+    let (seeds, count) = if full() { (12, 3000) } else { (1, 500) };
+    every_strategy(|home| {
+        for seed in 0..seeds {
+            let mut below = "-".to_owned();
+            home.sh("rm -rf plain; mkdir plain").run().ok();
+            // Each generation stands on the layers of those before.
+            for generation in 0..4 {
+                let plain = home.path("plain");
+                let random = format!("{} {count} {}", 10 * seed + generation, plain.display());
+                let code = format!("{} && spfs commit layer -q -t generation{generation}", job(home, "random", SPFS));
+                home.script(&format!("{below} --edit"), &code).env(RANDOM, random).run().ok();
+                below = if generation == 0 { "generation0".into() } else { format!("{below}+generation{generation}") };
+                let look = |root| format!("{} | grep ^entry:", job(home, "snapshot", root));
+                let code = format!(
+                    "{} > here; {} > there; test -s here; diff here there",
+                    look(Path::new(SPFS)),
+                    look(&plain)
+                );
+                home.script(&below, &code).run().ok();
+                // A layer has no hard links: from now on every name is a file of its own.
+                home.sh("cp -rP --preserve=mode plain copy && rm -rf plain && mv copy plain").run().ok();
+            }
+        }
+    });
+}
+
+#[test]
 fn the_documentation_has_these_checks_and_exceptions() {
     for known in EXCEPTIONS {
         assert!(CHECKS.iter().any(|check| check.name == known.check), "there is no check {:?}", known.check);
@@ -260,6 +293,11 @@ fn inside(what: &str, place: &Place) {
         "read" => run_checks(place, CHECKS.iter().filter(|check| !check.edits)),
         "edit" => run_checks(place, CHECKS.iter()),
         "refuse" => refusals::everything_is_refused(place),
+        "random" => {
+            let words = std::env::var(RANDOM).unwrap();
+            let words: Vec<&str> = words.split(' ').collect();
+            random::changes(place, Path::new(words[2]), words[0].parse().unwrap(), words[1].parse().unwrap());
+        }
         "snapshot" => println!("{}", place::snapshot(&place.root)),
         other => panic!("there is no {other:?}"),
     }
