@@ -1,9 +1,11 @@
 //! What must hold for any bytes at all: one function per decoder, run by cargo-fuzz (fuzz_targets/) and, over a few
 //! thousand mutations, by the ordinary tests (crates/spfs-repo/tests/mutations.rs).
 
+use std::path::Path;
+
 use spfs_repo::manifest::Index;
 use spfs_repo::reference::Reference;
-use spfs_repo::{Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, TagName, TagSpec, codec};
+use spfs_repo::{Archive, Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, Repository, TagName, TagSpec, codec};
 
 /// A stored object: decoding never panics; what was decoded can be written again and keeps its digest.
 pub fn object(bytes: &[u8]) {
@@ -95,16 +97,55 @@ pub fn reference(bytes: &[u8]) {
     }
 }
 
+/// A tar repository, as it is and with the sums of its headers made right: whatever is opened can be read as far as it
+/// claims to go.
+pub fn archive(bytes: &[u8]) {
+    // One for each process and thread, in memory where there is such a place.
+    let directory = ["/dev/shm", "/tmp"].map(Path::new).into_iter().find(|path| path.is_dir()).expect("a directory");
+    let name = format!("spfs-fuzz-{}-{:?}.tar", std::process::id(), std::thread::current().id());
+    let path = directory.join(name.replace(['(', ')'], ""));
+    let mut summed = bytes.to_vec();
+    for header in summed.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    }
+    for bytes in [bytes, &summed] {
+        std::fs::write(&path, bytes).expect("a file in memory");
+        if let Ok(archive) = Archive::open(&path) {
+            read_archive(&archive, bytes.len() as u64);
+        }
+    }
+    std::fs::remove_file(&path).expect("a file in memory");
+}
+
+fn read_archive(archive: &Archive, len: u64) {
+    for digest in archive.objects().expect("listed") {
+        let _ = archive.read_object(&digest);
+    }
+    let mut sum = 0;
+    for digest in archive.payloads().expect("listed") {
+        let mut reader = archive.open_payload(&digest).expect("listed");
+        sum += std::io::copy(&mut reader, &mut std::io::sink()).expect("all that was promised");
+    }
+    assert!(sum <= len, "members do not overlap");
+    for name in archive.tag_names().expect("listed") {
+        let _ = archive.history(&name);
+    }
+    archive.list_tags("").expect("listed");
+}
+
 /// One decoder's check.
 pub type Check = fn(&[u8]);
 
 /// Every check with the name of its target.
-pub const ALL: [(&str, Check); 5] = [
+pub const ALL: [(&str, Check); 6] = [
     ("object", object),
     ("legacy_manifest", legacy_manifest),
     ("flat_manifest", flat_manifest),
     ("tag_stream", tag_stream),
     ("reference", reference),
+    ("archive", archive),
 ];
 
 /// The seeds: one of each kind of input, made here so that none is stored.
@@ -152,9 +193,40 @@ pub fn seeds() -> Vec<Vec<u8>> {
         time: "2020-01-02T03:04:05.123456Z".parse().expect("a time"),
     };
     seeds.push(codec::tag::encode(&tag));
-    seeds.push(codec::tag::encode_stream(&[tag.clone(), tag]));
+    let stream = codec::tag::encode_stream(&[tag.clone(), tag]);
+    let text = payload.to_string();
+    let blob = codec::encode(&Object::new(Blob { payload, size: 1 })).expect("a blob");
+    seeds.push(tar_of(&[
+        ("./VERSION", b"0.44.0"),
+        (&format!("./objects/{}/{}", &text[..2], &text[2..]), &blob),
+        (&format!("./payloads/{}/{}", &text[..2], &text[2..]), b"x"),
+        ("./tags/vfx/2019.tag", &stream),
+    ]));
+    seeds.push(stream);
     let texts = ["vfx/2019~3", "/a/b", "./spec.spfs.yaml", "RW", "-", ""];
     seeds.extend(texts.map(|text| text.as_bytes().to_vec()));
     seeds.push(payload.to_string().into_bytes());
     seeds
+}
+
+/// A tar file of `members`.
+fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, content) in members {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+        header[136..148].copy_from_slice(b"00000000000\0");
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
 }
