@@ -46,6 +46,11 @@ pub const EXCEPTIONS: &[Exception] = &[
               user namespace; without it the new name shows the number of the copy.",
     },
     Exception {
+        check: "renames between hard links to files from below",
+        places: &["overlay, user", "server, user"],
+        why: "Overlayfs, for the same reason, takes them for two files: `ESTALE`.",
+    },
+    Exception {
         check: "access control lists",
         places: &["image"],
         why: "Overlayfs asks the file system below whether it knows ACLs before it copies up, and EROFS without any \

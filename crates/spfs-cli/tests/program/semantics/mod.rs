@@ -89,6 +89,7 @@ pub const CHECKS: &[Check] = &[
     editing("running programs from below", content::running_programs_from_below),
     editing("hard links", naming::hard_links),
     editing("inodes of hard links to files from below", naming::linked_inodes),
+    editing("renames between hard links to files from below", naming::renamed_links),
     editing("removal", naming::removal),
     editing("removal while listing", naming::removal_while_listing),
     editing("renamed files", naming::renamed_files),
@@ -125,7 +126,7 @@ const SPFS: &str = "/spfs";
 const INSIDE: &str = "SPFS_SEMANTICS";
 
 /// What `random` needs besides: a seed, a number of changes and a plain directory.
-const RANDOM: &str = "SPFS_SEMANTICS_RANDOM";
+const RANDOM: &str = "SEMANTICS_RANDOM";
 
 #[test]
 fn in_a_plain_directory() {

@@ -44,6 +44,14 @@ pub fn linked_inodes(place: &Place) {
     assert_eq!(identity(own.at("file")), identity(own.at("dir/second")));
 }
 
+/// Between two names of one file from below a rename does nothing.
+pub fn renamed_links(place: &Place) {
+    let own = place.own("renames between hard links to files from below");
+    fs::hard_link(own.at("file"), own.at("second")).unwrap();
+    fs::rename(own.at("file"), own.at("second")).unwrap();
+    assert_eq!((text(own.at("file")), lstat(own.at("second")).nlink()), (BELOW.into(), 2));
+}
+
 /// Removing and making again, of files and of whole directories.
 pub fn removal(place: &Place) {
     let own = place.own("removal");
