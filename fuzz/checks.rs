@@ -5,7 +5,9 @@ use std::path::Path;
 
 use spfs_repo::manifest::Index;
 use spfs_repo::reference::Reference;
-use spfs_repo::{Archive, Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, Repository, TagName, TagSpec, codec};
+use spfs_repo::{
+    Archive, Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, Repository, TagName, TagSpec, codec,
+};
 
 /// A stored object: decoding never panics; what was decoded can be written again and keeps its digest.
 pub fn object(bytes: &[u8]) {
