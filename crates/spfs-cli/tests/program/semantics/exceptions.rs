@@ -25,6 +25,11 @@ pub const EXCEPTIONS: &[Exception] = &[
         why: "A plain tree has the times of when it was made.",
     },
     Exception {
+        check: "the documented time for access and change",
+        places: &["directory", "directory, user", "overlay", "overlay, user"],
+        why: "The same.",
+    },
+    Exception {
         check: "renamed directories from below",
         places: OVERLAYS,
         why: "Overlayfs without `redirect_dir`: `rename` gives `EXDEV`, and programs copy instead, as `mv` does.",

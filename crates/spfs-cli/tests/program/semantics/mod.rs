@@ -62,6 +62,7 @@ pub const CHECKS: &[Check] = &[
     reading("inodes in listings", reading::listed_inodes),
     reading("one device", reading::one_device),
     reading("the documented time", reading::times),
+    reading("the documented time for access and change", reading::other_times),
     reading("listings", reading::listings),
     reading("seeking in listings", reading::seeking_in_listings),
     reading("odd names", reading::odd_names),

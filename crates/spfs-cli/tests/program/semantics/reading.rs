@@ -214,7 +214,14 @@ pub fn times(place: &Place) {
     for path in place.walk().into_iter().skip(1) {
         let meta = lstat(&path);
         assert_eq!((meta.mtime(), meta.mtime_nsec()), (TIME, 0), "{}", path.display());
-        assert_eq!((meta.ctime(), meta.atime()), (TIME, TIME), "change and access of {}", path.display());
+    }
+}
+
+/// The times of the last access and of the last change of attributes are the documented one too.
+pub fn other_times(place: &Place) {
+    for path in place.walk().into_iter().skip(1) {
+        let meta = lstat(&path);
+        assert_eq!((meta.ctime(), meta.atime()), (TIME, TIME), "{}", path.display());
     }
 }
 
@@ -268,7 +275,6 @@ pub fn odd_names(place: &Place) {
     for name in &listed {
         assert_eq!(lstat(place.at("names").join(name)).len(), 0, "{name}");
     }
-    assert_ne!(identity(place.at("names/UPPER")), identity(place.at("names/upper")));
     assert_eq!(errno(File::open(place.at("names/Upper"))), Errno::NOENT);
     assert_eq!(errno(File::open(place.at(&format!("names/{}", "n".repeat(256))))), Errno::NAMETOOLONG);
     assert_eq!(errno(File::open(place.at(&format!("names/{}", "n".repeat(254))))), Errno::NOENT);
@@ -360,11 +366,12 @@ pub fn copying_out(place: &Place) {
 pub fn no_attributes(place: &Place) {
     for path in ["sizes/1", "modes/755", "dirs/755", "masks/dir", "links/relative", "."] {
         let mut list = [0; 4096];
-        let length = rustix::fs::llistxattr(place.at(path), &mut list[..]).unwrap();
-        assert_eq!(String::from_utf8_lossy(&list[..length]), "", "{path}");
+        // A file system without any says that, which programs take for the same.
+        let listed = rustix::fs::llistxattr(place.at(path), &mut list[..]);
+        assert!(matches!(listed, Ok(0) | Err(Errno::OPNOTSUPP)), "{path}: {listed:?}");
         for name in ["user.overlay.redirect", "user.overlay.metacopy", "user.mine"] {
             let got = rustix::fs::lgetxattr(place.at(path), name, &mut list[..]);
-            assert!(matches!(got, Err(Errno::NODATA | Errno::PERM)), "{name} of {path}: {got:?}");
+            assert!(matches!(got, Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP)), "{name} of {path}: {got:?}");
         }
     }
 }
