@@ -119,9 +119,10 @@ fn writer() {
     };
     let (seed, rest) = task.split_once(' ').unwrap();
     let (count, root) = rest.split_once(' ').unwrap();
-    // The first and the third are for `.ci/nfs`, which has these things done on NFS.
+    // All but the last are for `.ci/nfs`, which has these things done on NFS.
     match seed {
         "conform" => conform(Path::new(root)),
+        "files" => drop(add_files(&*open(Path::new(root)), "file", count.parse().unwrap())),
         "count" => check(Path::new(root), count.parse().unwrap()),
         _ => write(Path::new(root), seed, count.parse().unwrap()),
     }
