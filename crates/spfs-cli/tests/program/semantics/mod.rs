@@ -95,6 +95,7 @@ pub const CHECKS: &[Check] = &[
     editing("removal while listing", naming::removal_while_listing),
     editing("renamed files", naming::renamed_files),
     editing("careful renames", naming::careful_renames),
+    editing("inodes of renamed files", naming::renamed_inodes),
     editing("renamed new directories", naming::renamed_new_directories),
     editing("renamed directories from below", naming::renamed_directories),
     editing("moved directories from below", naming::moved_directories),
