@@ -122,7 +122,7 @@ fn archives_come_out_as_they_went_in() {
 #[test]
 fn databases_keep_what_was_written() {
     every_strategy(|home| {
-        let rows = if full() { 200_000 } else { 5_000 };
+        let rows: u64 = if full() { 200_000 } else { 5_000 };
         let insert = format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < {rows}) INSERT INTO t SELECT i, hex(i) FROM n;"
         );
