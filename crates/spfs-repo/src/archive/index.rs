@@ -128,8 +128,8 @@ impl Index {
             }
             Place::Version => {
                 let text = read_all(file, path, member).map_err(Refusal::Error)?;
-                let what = format!("{shown} in {}", path.display());
-                layout::check_version_text(&text, &what).map_err(Refusal::Error)?;
+                let (archive, file) = (format!("archive {}", path.display()), format!("{shown} in {}", path.display()));
+                layout::check_version_text(&text, &archive, &file).map_err(Refusal::Error)?;
                 !std::mem::replace(&mut self.has_version, true)
             }
             Place::Nothing | Place::Elsewhere => true,

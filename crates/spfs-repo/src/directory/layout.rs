@@ -212,14 +212,15 @@ impl Medium {
 pub(crate) fn check_version(root: &Path) -> Result<bool> {
     let path = root.join("VERSION");
     match std::fs::read(&path) {
-        Ok(bytes) => check_version_text(&bytes, &format!("repository {}", root.display())),
+        Ok(bytes) => check_version_text(&bytes, &format!("repository {}", root.display()), &path.display().to_string()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("read", path)(e)),
     }
 }
 
-/// Refuses the content of a VERSION file of a newer major version. Returns whether it is not empty.
-pub(crate) fn check_version_text(bytes: &[u8], what: &str) -> Result<bool> {
+/// Refuses the content of a VERSION `file` of a newer major version. Returns whether it is not empty. Errors speak of
+/// `repository`, or of `file` if that is damaged.
+pub(crate) fn check_version_text(bytes: &[u8], repository: &str, file: &str) -> Result<bool> {
     let text = String::from_utf8_lossy(bytes).trim().to_owned();
     if text.is_empty() {
         return Ok(false);
@@ -228,10 +229,10 @@ pub(crate) fn check_version_text(bytes: &[u8], what: &str) -> Result<bool> {
     match major {
         Some(MAJOR) => Ok(true),
         Some(_) => Err(Error::Unsupported {
-            what: what.to_owned(),
+            what: repository.to_owned(),
             reason: format!("it is of version {text}, and this program reads versions {MAJOR}.x"),
         }),
-        None => Err(Error::corrupt(what, format!("{text:?} is not a version"))),
+        None => Err(Error::corrupt(file, format!("{text:?} is not a version"))),
     }
 }
 
