@@ -421,7 +421,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = lock_in(&directory);
         let inside = std::sync::atomic::AtomicU32::new(0);
-        for _ in 0..100 {
+        for _ in 0..30 {
             std::fs::write(&path, gone().lock_text()).unwrap();
             std::thread::scope(|scope| {
                 for _ in 0..8 {
