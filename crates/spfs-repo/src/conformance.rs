@@ -38,6 +38,8 @@ const CONTENT: &[(&str, Case)] = &[
     ("the order of a batch is free as long as children come first", deep_batch),
     ("adding again changes nothing", idempotent),
     ("what is missing is told in the given order", missing),
+    ("many objects and payloads are read at once", many_at_once),
+    ("a payload is read from any offset", offsets),
     ("prefixes find every match and only matches", find),
     ("what is removed is gone", removal),
     ("many threads fill one batch", threads_in_a_batch),
@@ -54,6 +56,14 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Repository>) {
 /// Runs only the part about objects and payloads: for repositories whose tags cannot be changed.
 pub fn run_content(make: &mut dyn FnMut() -> Box<dyn Repository>) {
     run_cases(CONTENT, make);
+}
+
+/// Runs the suite but for the cases with these names, which a repository cannot satisfy by its nature.
+pub fn run_without(except: &[&str], make: &mut dyn FnMut() -> Box<dyn Repository>) {
+    let all = || CONTENT.iter().chain(tags::CASES).copied();
+    assert!(except.iter().all(|name| all().any(|(known, _)| known == *name)), "there is no such case");
+    let cases: Vec<(&str, Case)> = all().filter(|(name, _)| !except.contains(name)).collect();
+    run_cases(&cases, make);
 }
 
 fn run_cases(cases: &[(&str, Case)], make: &mut dyn FnMut() -> Box<dyn Repository>) {
@@ -237,6 +247,65 @@ fn missing(repository: &dyn Repository) {
     }
     assert_eq!(repository.missing(&[]).unwrap(), []);
     assert_eq!(repository.missing(&here).unwrap(), []);
+}
+
+fn many_at_once(repository: &dyn Repository) {
+    let mut here = store_many(repository, 700);
+    let large = noise(3 << 20);
+    let batch = repository.begin().unwrap();
+    add_blob(&*batch, add_payload(&*batch, &large));
+    add_blob(&*batch, add_payload(&*batch, b""));
+    batch.finish().unwrap();
+    here.insert(3, Digest::of(&large));
+    here.insert(5, Digest::of(b""));
+    let objects = repository.read_objects(&here).unwrap();
+    let digests: Vec<Digest> = objects.iter().map(|object| codec::digest(object).unwrap()).collect();
+    assert_eq!(digests, here, "in the given order");
+    let read = |wanted: &[Digest], most: u64| {
+        let mut seen = Vec::new();
+        let result = repository.read_payloads(wanted, &mut |digest, content| {
+            let mut bytes = Vec::new();
+            content.take(most).read_to_end(&mut bytes).unwrap();
+            assert!(most < u64::MAX || Digest::of(&bytes) == *digest);
+            seen.push(*digest);
+            Ok(())
+        });
+        (seen, result)
+    };
+    assert_eq!(read(&here, u64::MAX).0, here);
+    // Readers that are left in the middle.
+    assert_eq!(read(&here, 3).0, here);
+    let absent = Digest::of(b"absent");
+    here.insert(10, absent);
+    let error = repository.read_objects(&here).unwrap_err();
+    assert!(matches!(error, Error::UnknownObject(d) if d == absent), "{error:?}");
+    let (seen, result) = read(&here, u64::MAX);
+    assert!(matches!(result, Err(Error::MissingPayload(d)) if d == absent));
+    assert_eq!(seen, here[..10]);
+    let mut calls = 0;
+    let result = repository.read_payloads(&here, &mut |_, _| {
+        calls += 1;
+        Err(Error::Interrupted)
+    });
+    assert!(matches!(result, Err(Error::Interrupted)));
+    assert_eq!(calls, 1, "an error of the caller ends it");
+    repository.read_payloads(&[], &mut |_, _| Err(Error::Interrupted)).unwrap();
+    assert_eq!(repository.read_objects(&[]).unwrap(), []);
+}
+
+fn offsets(repository: &dyn Repository) {
+    let content = noise(700 * 1024);
+    let digest = Digest::of(&content);
+    let batch = repository.begin().unwrap();
+    add_blob(&*batch, add_payload(&*batch, &content));
+    batch.finish().unwrap();
+    for offset in [0, 1, 300 * 1024, content.len() - 1, content.len(), content.len() + 5] {
+        let mut rest = Vec::new();
+        repository.open_payload_at(&digest, offset as u64).unwrap().read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, content.get(offset..).unwrap_or_default(), "from {offset}");
+    }
+    let absent = Digest::of(b"absent");
+    assert!(matches!(repository.open_payload_at(&absent, 5).err(), Some(Error::MissingPayload(d)) if d == absent));
 }
 
 fn find(repository: &dyn Repository) {

@@ -100,9 +100,77 @@ pub enum Error {
         /// Who, as the lock file says.
         owner: String,
     },
+    /// A remote could not be reached, or the connection to it did not hold.
+    #[error("could not reach {address}: {trouble}")]
+    Unreachable {
+        /// The repository's address.
+        address: String,
+        /// What was in the way.
+        trouble: NetTrouble,
+        /// What the system or the other side said.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A remote does not let us do this.
+    #[error("{address} refuses: {reason}")]
+    Denied {
+        /// The repository's address.
+        address: String,
+        /// What it said.
+        reason: String,
+        /// Whether it wants to know who asks: no token was given, or one that it does not know.
+        unauthenticated: bool,
+    },
+    /// A remote was reached and could not do what it was asked.
+    #[error("{address} could not {action}: {reason}")]
+    Remote {
+        /// The repository's address.
+        address: String,
+        /// What it was asked for, as a verb with its object.
+        action: String,
+        /// What it said.
+        reason: String,
+    },
     /// The caller asked for the work to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What is in the way of a remote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetTrouble {
+    /// Its name means no address.
+    #[error("its name cannot be resolved")]
+    Unresolved,
+    /// Nothing listens there.
+    #[error("the connection was refused")]
+    Refused,
+    /// There is no way to it: no route, host or network down, a socket that is not there.
+    #[error("there is no way to it")]
+    NoRoute,
+    /// It did not answer in time.
+    #[error("it did not answer in time")]
+    TimedOut,
+    /// The connection broke.
+    #[error("the connection was lost")]
+    Lost,
+    /// No agreement on TLS: a certificate that is not trusted, another name in it, no TLS at all.
+    #[error("no secure connection could be made")]
+    Tls,
+    /// The program that makes the connection (`ssh`) could not be started, or ended.
+    #[error("the program that makes the connection failed")]
+    Program,
+    /// What listens there speaks another protocol.
+    #[error("what answers there is no spfs server")]
+    Protocol,
+}
+
+impl NetTrouble {
+    /// Whether trying again later may help: a server that is being restarted, a network that comes back.
+    pub fn is_passing(self) -> bool {
+        use NetTrouble::{Lost, NoRoute, Refused, TimedOut};
+        matches!(self, Refused | NoRoute | TimedOut | Lost)
+    }
 }
 
 impl Error {
@@ -126,6 +194,16 @@ impl Error {
     pub fn is_out_of_space(&self) -> bool {
         matches!(self, Error::Io { source, .. }
             if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
+    /// Whether a remote could not be reached, so that another may be asked.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Error::Unreachable { .. })
+    }
+
+    /// Whether the same call may succeed if it is tried again in a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Error::Unreachable { trouble, .. } if trouble.is_passing())
     }
 
     /// Whether the thing simply is not there (another repository may have it).

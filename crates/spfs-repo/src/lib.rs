@@ -30,13 +30,13 @@ pub use archive::Archive;
 pub use chain::{Chain, Repair};
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
-pub use error::{Error, Result};
+pub use error::{Error, NetTrouble, Result};
 pub use manifest::{Dir, Entry, EntryKind, Manifest, Node, Tree};
 pub use object::{
     Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy,
 };
 pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
-pub use repository::{Batch, PayloadReader, Repository, TagListing};
+pub use repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
 pub use unique::unique;

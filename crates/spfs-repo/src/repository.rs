@@ -3,12 +3,15 @@
 use std::io::Read;
 
 use crate::digest::{Digest, DigestPrefix};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object::Object;
 use crate::tag::{Tag, TagName};
 
 /// The bytes of one payload, from the beginning.
 pub type PayloadReader = Box<dyn Read + Send>;
+
+/// What [`Repository::read_payloads`] calls for every payload: its digest and its content.
+pub type EachPayload<'a> = dyn FnMut(&Digest, &mut dyn Read) -> Result<()> + 'a;
 
 /// A place that keeps objects, payloads and tags. Shared between threads.
 ///
@@ -20,6 +23,14 @@ pub trait Repository: Send + Sync {
 
     /// Reads one object. Unknown: [`crate::Error::UnknownObject`].
     fn read_object(&self, digest: &Digest) -> Result<Object>;
+
+    /// Reads many objects, in the given order; a remote sends them in a few round trips. The first that is unknown or
+    /// damaged ends it.
+    ///
+    /// All of them are held in memory: ask for some hundreds, or for as many blobs as you like.
+    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
+        digests.iter().map(|digest| self.read_object(digest)).collect()
+    }
 
     /// Those of `digests` that are not here as objects, in the given order.
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
@@ -33,6 +44,24 @@ pub trait Repository: Send + Sync {
     /// Opens one payload. Unknown: [`crate::Error::MissingPayload`].
     fn open_payload(&self, digest: &Digest) -> Result<PayloadReader>;
 
+    /// Opens one payload at `offset`, to go on where an earlier reader stopped; a remote sends only what follows. An
+    /// offset beyond the end leaves nothing to read.
+    fn open_payload_at(&self, digest: &Digest, offset: u64) -> Result<PayloadReader> {
+        let mut reader = self.open_payload(digest)?;
+        std::io::copy(&mut reader.by_ref().take(offset), &mut std::io::sink())
+            .map_err(Error::io("read", format!("payload {digest}")))?;
+        Ok(reader)
+    }
+
+    /// Gives many payloads to `each`, one after the other in the given order, each with a reader of its content, which
+    /// `each` need not read to its end; a remote sends them in one stream. The first payload that is unknown, or the
+    /// first error of `each`, ends it.
+    ///
+    /// The content is not verified here: `each` passes it on to [`Batch::add_payload`], or hashes it.
+    fn read_payloads(&self, digests: &[Digest], each: &mut EachPayload<'_>) -> Result<()> {
+        digests.iter().try_for_each(|digest| each(digest, &mut *self.open_payload(digest)?))
+    }
+
     /// Those of `digests` that are not here as payloads, in the given order.
     fn missing_payloads(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
 
@@ -43,7 +72,19 @@ pub trait Repository: Send + Sync {
     fn remove_payload(&self, digest: &Digest) -> Result<()>;
 
     /// Begins a batch, the one way in for payloads and objects.
+    ///
+    /// A batch of a remote gathers what is small and sends it many at a time, so an error may come with a later call,
+    /// or with [`Batch::finish`].
     fn begin(&self) -> Result<Box<dyn Batch + '_>>;
+
+    /// The same repository with its tags in `namespace`, whatever it was opened with; `None` for none.
+    ///
+    /// Errors: [`Error::Invalid`] for what is no name; [`Error::Unsupported`] where tags have one place only.
+    fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
+        let reason = "its tags are in one place only".to_owned();
+        let what = format!("the tag namespace {:?} in {}", namespace.unwrap_or_default(), self.address());
+        Err(Error::Unsupported { what, reason })
+    }
 
     /// The records of one tag stream, newest first; empty if there is no such stream.
     fn history(&self, name: &TagName) -> Result<Vec<Tag>>;

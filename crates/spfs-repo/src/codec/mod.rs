@@ -62,14 +62,27 @@ pub fn digest(object: &Object) -> Result<Digest> {
 /// legacy encoding cannot hold and for a body of 2 GiB or more in FlatBuffers.
 pub fn encode(object: &Object) -> Result<Vec<u8>> {
     check::body(&object.body)?;
+    match object.format.encoding {
+        Encoding::Legacy => legacy::encode(&object.body, header(object)),
+        Encoding::FlatBuffers => flat::encode(&object.body, header(object)),
+    }
+}
+
+/// `object` as it travels: the same header, and a body in FlatBuffers whatever the header says (`docs/format.md`, the
+/// wire).
+///
+/// Errors: as [`encode`].
+pub fn encode_wire(object: &Object) -> Result<Vec<u8>> {
+    check::body(&object.body)?;
+    flat::encode(&object.body, header(object))
+}
+
+fn header(object: &Object) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_LEN);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[object.format.strategy as u8, object.format.encoding as u8, 0, 0, 0, 0, 0]);
     header.push(object.kind() as u8);
-    match object.format.encoding {
-        Encoding::Legacy => legacy::encode(&object.body, header),
-        Encoding::FlatBuffers => flat::encode(&object.body, header),
-    }
+    header
 }
 
 /// Reads a stored object and checks that it is sound in itself; the entries of its trees are put in stored order.
@@ -80,10 +93,23 @@ pub fn encode(object: &Object) -> Result<Vec<u8>> {
 /// Errors: [`Error::Corrupt`]; [`Error::Unsupported`] for a strategy, an encoding or a kind of a later version.
 pub fn decode(bytes: &[u8]) -> Result<Object> {
     let (kind, format, body) = decode_header(bytes)?;
-    let mut body = match format.encoding {
+    let body = match format.encoding {
         Encoding::Legacy => legacy::decode(kind, body)?,
         Encoding::FlatBuffers => flat::decode(kind, body)?,
     };
+    sound(format, body)
+}
+
+/// Reads an object as [`encode_wire`] writes it; a body in the legacy encoding is refused.
+///
+/// Errors: as [`decode`].
+pub fn decode_wire(bytes: &[u8]) -> Result<Object> {
+    let (kind, format, body) = decode_header(bytes)?;
+    sound(format, flat::decode(kind, body)?)
+}
+
+/// The object of a body that has been read, if it is sound in itself.
+fn sound(format: Format, mut body: ObjectBody) -> Result<Object> {
     if let ObjectBody::Manifest(manifest) = &mut body {
         manifest.trees.iter_mut().for_each(|tree| tree.sort());
     }

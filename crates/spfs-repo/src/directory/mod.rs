@@ -23,7 +23,7 @@ mod spread;
 mod tags;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -206,6 +206,17 @@ impl Repository for Directory {
             area::sweep(&self.inner.payloads);
         }
         Ok(Box::new(batch::DirectoryBatch::new(self)))
+    }
+
+    fn open_payload_at(&self, digest: &Digest, offset: u64) -> Result<PayloadReader> {
+        let mut file = self.open_payload_file(digest)?;
+        let read = || Error::io("read", self.payload_path(digest));
+        file.seek(SeekFrom::Start(offset)).map_err(|e| read()(e))?;
+        Ok(Box::new(BufReader::with_capacity(READ_SIZE, file)))
+    }
+
+    fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
+        Ok(Box::new(self.clone().with_namespace(namespace)?))
     }
 
     fn history(&self, name: &TagName) -> Result<Vec<Tag>> {

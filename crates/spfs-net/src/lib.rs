@@ -1,0 +1,1 @@
+//! Repositories at the other end of a wire.
