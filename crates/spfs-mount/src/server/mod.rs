@@ -12,6 +12,7 @@
 //! Sources of the protocol: the kernel's `include/uapi/linux/fuse.h`, version 7.40, and `fs/fuse/`.
 
 mod attributes;
+mod beside;
 mod protocol;
 mod readdir;
 mod reply;
@@ -31,6 +32,7 @@ use crate::view::{Node, NodeId, NodeKind, View};
 
 pub use reply::Reply;
 
+use beside::Beside;
 use protocol::{FOREVER, Opcode, REPLY_MAX, REQUEST_MAX, init};
 use request::Request;
 
@@ -54,12 +56,14 @@ pub fn serve(view: &View, device: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Res
     let server = Server::new(view, uid, gid);
     let mut request = vec![0; REQUEST_MAX];
     let mut reply = Reply::with_capacity(REPLY_MAX);
+    let mut beside = Beside::default();
     loop {
         match rustix::io::read(device, &mut request) {
             Ok(length) => {
                 if let Some(answer) = server.answer(&request[..length], &mut reply) {
                     send(device, answer);
                 }
+                beside.request_of(request::process(&request[..length]));
             }
             Err(Errno::NODEV) => return Ok(()),
             // A signal; or the request was withdrawn before we could take it.

@@ -48,6 +48,11 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The process that a request with these bytes comes from, as this process sees it; 0 if it does not.
+pub(super) fn process(bytes: &[u8]) -> u32 {
+    u32_at(bytes, 32).unwrap_or(0)
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
