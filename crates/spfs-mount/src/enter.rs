@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::inside;
 use crate::link::{Announce, Link, Message};
 use crate::namespace::{self, Situation};
-use crate::overlay::Overlay;
+use crate::overlay::{self, Overlay};
 use crate::plan::{Plan, Strategy};
+use crate::share::{self, Shared};
 use crate::sys::{mount, process};
 
 /// What [`enter`] did.
@@ -48,6 +49,7 @@ struct Forked {
 pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> i32) -> Result<Entered> {
     let situation = Situation::find();
     let directory = std::env::current_dir().ok();
+    let shared = plan.share.as_deref().and_then(Shared::find);
     if !situation.privileged {
         namespace::unshare_user()?;
     }
@@ -56,21 +58,30 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> 
         namespace::unshare_mounts()?;
         namespace::drop_outer(situation)?;
     }
-    let Forked { link, server, intermediate } =
-        fork_monitor(keep, plan.strategies.first() == Some(&Strategy::Server), monitor)?;
+    // The monitor says with its life that what is shared is used.
+    let keep: Vec<RawFd> = keep.iter().copied().chain(shared.as_ref().map(|s| s.user().as_raw_fd())).collect();
+    let needs_server = shared.is_none() && plan.strategies.first() == Some(&Strategy::Server);
+    let Forked { link, server, intermediate } = fork_monitor(&keep, needs_server, monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;
     }
-    let overlay = Overlay::make(plan, &Announce { monitor: &link, server: server.as_ref() }, |_| Ok(()))?;
-    drop(server);
+    let announce = Announce { monitor: &link, server: server.as_ref() };
+    let overlay = match shared.as_ref().and_then(Shared::mount) {
+        Some(mount) => {
+            let (watch, marker) = overlay::end(&announce, &plan.name)?;
+            Overlay { mount, upper: None, watch, marker: Some(marker), remarks: Vec::new() }
+        }
+        None => make(plan, &announce, shared.is_none())?,
+    };
+    drop((server, shared));
     if let Some(marker) = &overlay.marker {
         mount::attach(marker.as_fd(), SPFS)?;
     }
     mount::attach(overlay.mount.as_fd(), SPFS)?;
     inside::attach_binds(plan)?;
     let watch = overlay.watch.as_ref().map(AsFd::as_fd);
-    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_fd(), watch)?;
+    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_ref().map(AsFd::as_fd), watch)?;
     // Long gone by now; the command must not meet it.
     if let Some(intermediate) = intermediate {
         let _ = rustix::process::waitpid(Some(intermediate), WaitOptions::empty());
@@ -84,6 +95,18 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> 
         let _ = rustix::process::chdir(&directory).or_else(|_| rustix::process::chdir(SPFS));
     }
     Ok(Entered { situation, remarks: overlay.remarks })
+}
+
+/// Makes the overlay; where it may be shared, the monitor gets a clone of it to `keep` for others.
+fn make(plan: &Plan, announce: &Announce<'_>, keep: bool) -> Result<Overlay> {
+    let overlay = Overlay::make(plan, announce, |_| Ok(()))?;
+    if keep
+        && plan.share.is_some()
+        && let Some(clone) = share::clone(overlay.mount.as_fd())
+    {
+        announce.monitor.send_keep(clone.as_fd())?;
+    }
+    Ok(overlay)
 }
 
 /// Forks the monitor so that the command, which takes this process's place, never notices it. The pid is that of a

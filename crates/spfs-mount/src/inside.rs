@@ -55,7 +55,7 @@ pub fn replace(plan: &Plan, link: &Link, prepare: impl FnOnce(BorrowedFd<'_>) ->
     mount::detach(SPFS)?;
     attach_binds(plan)?;
     let watch = overlay.watch.as_ref().map(AsFd::as_fd);
-    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_fd(), watch)?;
+    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_ref().map(AsFd::as_fd), watch)?;
     Ok(overlay.remarks)
 }
 

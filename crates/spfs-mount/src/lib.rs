@@ -15,6 +15,7 @@ pub mod plan;
 pub mod publish;
 mod redirect;
 pub mod server;
+pub mod share;
 pub mod sys;
 pub mod view;
 

@@ -47,11 +47,13 @@ pub enum Message {
     Mounted {
         /// The number of the mount namespace that they are in.
         namespace: u64,
-        /// The overlay's upper directory.
-        upper: OwnedFd,
+        /// The overlay's upper directory; nothing if the overlay is shared.
+        upper: Option<OwnedFd>,
         /// An inotify descriptor that hears of the unmount.
         watch: Option<OwnedFd>,
     },
+    /// A detached clone of the overlay, for the monitor to keep for other runtimes.
+    Keep(OwnedFd),
     /// The monitor is ready.
     Ready,
     /// The other side is gone.
@@ -78,11 +80,19 @@ impl Link {
     }
 
     /// Says that the mounts are in place.
-    pub fn send_mounted(&self, namespace: u64, upper: BorrowedFd<'_>, watch: Option<BorrowedFd<'_>>) -> Result<()> {
-        match watch {
-            Some(watch) => self.send(b'M', namespace, &[upper, watch]),
-            None => self.send(b'M', namespace, &[upper]),
-        }
+    pub fn send_mounted(
+        &self,
+        namespace: u64,
+        upper: Option<BorrowedFd<'_>>,
+        watch: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let fds: Vec<BorrowedFd<'_>> = upper.into_iter().chain(watch).collect();
+        self.send(if upper.is_some() { b'M' } else { b'W' }, namespace, &fds)
+    }
+
+    /// Hands over a clone of the overlay that others may use.
+    pub fn send_keep(&self, mount: BorrowedFd<'_>) -> Result<()> {
+        self.send(b'K', 0, &[mount])
     }
 
     /// Says that the monitor is ready.
@@ -126,9 +136,12 @@ impl Link {
         match (received.bytes, tag[0], fds.next()) {
             (0, _, _) => Ok(Message::Closed),
             (_, b'S', Some(fuse)) => Ok(Message::Serve { fuse, view: fds.next() }),
+            (_, b'K', Some(mount)) => Ok(Message::Keep(mount)),
             (_, b'M', Some(upper)) => {
-                Ok(Message::Mounted { namespace: u64::from_le_bytes(number), upper, watch: fds.next() })
+                let namespace = u64::from_le_bytes(number);
+                Ok(Message::Mounted { namespace, upper: Some(upper), watch: fds.next() })
             }
+            (_, b'W', watch) => Ok(Message::Mounted { namespace: u64::from_le_bytes(number), upper: None, watch }),
             (_, b'R', _) => Ok(Message::Ready),
             (_, tag, _) => Err(Error::Limit(format!("unexpected message {tag} between launcher and monitor"))),
         }

@@ -25,12 +25,15 @@ pub fn source(name: &str) -> String {
     format!("spfs:{name}")
 }
 
+/// The same for an overlay that many runtimes share.
+const SHARED: &str = "spfs-shared";
+
 /// An overlay that is made but not attached anywhere yet.
 pub struct Overlay {
     /// The detached mount.
     pub mount: OwnedFd,
-    /// Its upper directory, `O_PATH`: it does not keep the overlay alive.
-    pub upper: OwnedFd,
+    /// Its upper directory, `O_PATH`: it does not keep the overlay alive. None if it is shared.
+    pub upper: Option<OwnedFd>,
     /// Hears of the overlay's end, where no metadata server does.
     pub watch: Option<OwnedFd>,
     /// A mount whose server hears of the end instead, where inotify is exhausted; goes below the overlay.
@@ -51,24 +54,48 @@ impl Overlay {
         let mut remarks = Vec::new();
         let (metadata, served) = metadata(plan, announce, &mut remarks)?;
         let context = Context::new("overlay")?;
-        context.string("source", &source(&plan.name))?;
+        let shared = plan.share.is_some();
+        context.string("source", &if shared { SHARED.to_owned() } else { source(&plan.name) })?;
         context.flag("userxattr")?;
         context.fd("lowerdir+", &metadata).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
         let payloads = open_path(&plan.payloads)?;
         context.fd("datadir+", &payloads).map_err(too_old("no data-only layers (Linux 6.8)"))?;
-        let (upper, work, _held) = upper(&plan.upper)?;
-        prepare(upper.as_fd())?;
-        context.fd("upperdir", &upper)?;
-        context.fd("workdir", &work)?;
+        let (mut top, mut _held) = (None, None);
+        if !shared {
+            let (upper, work, held) = upper(&plan.upper)?;
+            prepare(upper.as_fd())?;
+            context.fd("upperdir", &upper)?;
+            context.fd("workdir", &work)?;
+            (top, _held) = (Some(upper), Some(held));
+        }
         for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "on")] {
             context.string(key, value)?;
         }
         let read_only = if plan.editable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
         let mount =
             context.mount(SAFE | read_only).map_err(too_old("no unprivileged data-only layers (Linux 6.16)"))?;
+        if shared {
+            let (watch, marker) = end(announce, &plan.name)?;
+            return Ok(Overlay { mount, upper: None, watch, marker: Some(marker), remarks });
+        }
         let watch = if served { None } else { watch(&mount) };
         let marker = if served || watch.is_some() { None } else { Some(fuse(announce, &plan.name, None)?) };
-        Ok(Overlay { mount, upper, watch, marker, remarks })
+        Ok(Overlay { mount, upper: top, watch, marker, remarks })
+    }
+}
+
+/// A mount of the runtime's own that tells its end, where the overlay is not its own: an empty tmpfs with a watch on
+/// it or, where inotify is exhausted, a FUSE mount that the monitor serves. It goes below the overlay.
+pub fn end(announce: &Announce<'_>, name: &str) -> Result<(Option<OwnedFd>, OwnedFd)> {
+    let context = Context::new("tmpfs")?;
+    context.string("source", &source(name))?;
+    context.string("mode", "0755")?;
+    context.string("size", "4k")?;
+    let marker = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    match watch(&marker) {
+        Some(watch) => Ok((Some(watch), marker)),
+        // The server that waits, if one does, is for the metadata.
+        None => Ok((None, fuse(&Announce { monitor: announce.monitor, server: None }, name, None)?)),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Plan {
     pub payloads: PathBuf,
     /// Where changes go.
     pub upper: Upper,
+    /// Where an overlay without a place for changes is shared with other runtimes of the view, if it may be.
+    pub share: Option<PathBuf>,
     /// Whether changes are allowed from the start.
     pub editable: bool,
     /// What is mounted on top, in order.
@@ -76,6 +78,7 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "data:     {}", self.payloads.display())?;
         match &self.upper {
+            _ if self.share.is_some() => writeln!(f, "changes:  none; shared with other runtimes of the view")?,
             Upper::Memory { size: None } => writeln!(f, "changes:  in memory")?,
             Upper::Memory { size: Some(size) } => writeln!(f, "changes:  in memory, at most {size}")?,
             Upper::Disk { dir } => writeln!(f, "changes:  in {}", dir.join("upper").display())?,

@@ -11,7 +11,8 @@ use crate::errors::Result;
 
 /// Allow changes in the environment you are in
 ///
-/// Nothing is mounted anew: open files and programs stay as they are. `--off` forbids changes again; those made so far
+/// In a shell, open files and programs stay as they are. What `spfs run` has started read-only gets a /spfs of its own:
+/// what sits in it must `cd` to its directory again. `--off` forbids changes again; those made so far
 /// stay visible, and can be committed later.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -39,7 +40,9 @@ impl Run for Args {
         if found.record.status.editable == editable {
             return Ok(ExitCode::SUCCESS);
         }
-        runtime::ask(&found.dir, &Request::Edit { editable }, &NoProgress)?;
+        if let Reply::Replaced(remarks) = runtime::ask(&found.dir, &Request::Edit { editable }, &NoProgress)? {
+            remarks.iter().for_each(|remark| context.remark(remark));
+        }
         context.remark(if editable { "edit mode enabled" } else { "edit mode disabled" });
         Ok(ExitCode::SUCCESS)
     }

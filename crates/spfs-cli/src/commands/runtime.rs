@@ -204,6 +204,7 @@ impl Run for PruneArgs {
             return Err(Failure::new("no pruning strategy selected").hint("spfs runtime prune --from-before-boot"));
         }
         runtime::list(context.spfs()?)?;
+        runtime::give_up(context.spfs()?);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -27,6 +27,7 @@ mod real_packages;
 mod real_programs;
 mod resetting;
 mod semantics;
+mod sharing;
 mod shells;
 mod specs;
 mod strategies;

@@ -75,6 +75,10 @@ pub struct Filesystem {
     pub secondary_repositories: Vec<String>,
     /// Longer annotation values become blobs; bytes.
     pub annotation_size_limit: u64,
+    /// Whether runtimes that nobody may change share one mount of their view.
+    pub share: bool,
+    /// How long what runtimes of a view share is kept after the last of them; seconds.
+    pub warm_seconds: u64,
     /// Limit of the changes in memory, in the form that tmpfs takes: `10G`, `50%`.
     pub tmpfs_size: Option<String>,
 }
@@ -182,6 +186,8 @@ impl Config {
                 backend: text("filesystem.backend").and_then(|name| Backend::of(&name)).unwrap_or_default(),
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
+                share: !matches!(get("filesystem.share"), Some(Value::Bool(false))),
+                warm_seconds: number("filesystem.warm_seconds"),
                 tmpfs_size: text("filesystem.tmpfs_size"),
             },
             cache: Cache {

@@ -43,7 +43,7 @@ impl Sides {
 
     /// Finds what differs.
     pub fn scan(&self, job: &Job<'_>) -> Result<Scan> {
-        changes::scan(job.mounts.upper.as_fd(), &self.base, &self.committed, &self.since)
+        changes::scan(job.upper.as_fd(), &self.base, &self.committed, &self.since)
     }
 }
 

@@ -51,5 +51,5 @@ fn take(job: &Job<'_>, batch: Option<&dyn Batch>, paths: impl Iterator<Item = Pa
     let format = job.spfs.config.storage.format;
     let ingest = Ingest { batch, format, cache: None, threads: 0, progress: &job.progress };
     // O_PATH descriptors cannot be listed, but files are opened below them like any other.
-    Ok(ingest.files(job.mounts.upper.as_fd(), Path::new("/spfs"), &requests)?)
+    Ok(ingest.files(job.upper.as_fd(), Path::new("/spfs"), &requests)?)
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::WaitOptions;
 use serde::de::DeserializeOwned;
@@ -25,8 +26,8 @@ use crate::failure::Failure;
 pub struct Mounts {
     /// The number of the mount namespace.
     pub namespace: u64,
-    /// The upper directory, `O_PATH`.
-    pub upper: OwnedFd,
+    /// The upper directory, `O_PATH`; nothing while the overlay is shared and cannot be changed.
+    pub upper: Option<OwnedFd>,
 }
 
 /// One request being carried out.
@@ -37,6 +38,8 @@ pub struct Job<'a> {
     pub dir: &'a RuntimeDir,
     /// Its mounts.
     pub mounts: &'a Mounts,
+    /// Its upper directory, `O_PATH`; an empty one while the overlay is shared.
+    pub upper: OwnedFd,
     /// The mount namespace of whoever asked.
     pub namespace: OwnedFd,
     /// Where new mounts are announced.
@@ -50,10 +53,22 @@ pub fn serve(stream: &UnixStream, dir: &RuntimeDir, env: &Env, config: &Config, 
     let Ok((request, namespace)) = protocol::receive_request(stream) else { return 1 };
     let answer = || -> Result<Reply> {
         let spfs = Spfs::open(env.clone(), config.clone())?;
-        Job { spfs, dir, mounts, namespace, link, progress: Teller::new(stream) }.run(request)
+        let upper = upper(mounts, dir)?;
+        Job { spfs, dir, mounts, upper, namespace, link, progress: Teller::new(stream) }.run(request)
     };
     let reply = answer().unwrap_or_else(|error| Reply::Failed(Failure::of(&error)));
     i32::from(protocol::send_reply(stream, &reply).is_err())
+}
+
+/// The upper directory, or an empty one where there is none: nothing can have been changed then.
+fn upper(mounts: &Mounts, dir: &RuntimeDir) -> Result<OwnedFd> {
+    if let Some(upper) = &mounts.upper {
+        return upper.try_clone().map_err(Error::io("copy the descriptor of", "the upper directory"));
+    }
+    let empty = dir.path.join("no-changes");
+    super::dir::make_private(&empty)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&empty, flags, Mode::empty()).map_err(Error::io("open", &empty))
 }
 
 impl Job<'_> {
@@ -72,7 +87,12 @@ impl Job<'_> {
     }
 
     fn edit(&self, editable: bool) -> Result<Reply> {
-        self.set_editable(editable)?;
+        match self.mounts.upper {
+            Some(_) => self.set_editable(editable)?,
+            None if editable => return Ok(Reply::Replaced(reset::unshare(self)?)),
+            // It cannot be changed anyway.
+            None => {}
+        }
         let mut record = self.dir.load()?;
         record.status.editable = editable;
         self.dir.save(&record)?;

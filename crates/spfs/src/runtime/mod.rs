@@ -21,6 +21,7 @@ mod reset;
 mod shown;
 mod start;
 mod teller;
+mod warm;
 
 pub use client::{VARIABLE, active, ask};
 pub use dir::RuntimeDir;
@@ -29,3 +30,4 @@ pub use protocol::{CommitRequest, Committed, Reply, Request, ResetRequest};
 pub use record::{Author, RECORD, Record, RecordConfig, Status};
 pub use registry::{Found, Removal, State, check_name, damaged, find, list, remove};
 pub use start::{Entered, Origin, Prepared, StartRequest, exec, prepare};
+pub use warm::give_up;

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -17,12 +17,14 @@ use rustix::process::{Pid, WaitOptions, getegid, geteuid};
 use spfs_mount::enter::MonitorLinks;
 use spfs_mount::link::{Link, Message};
 use spfs_mount::server;
+use spfs_mount::share::Keeper;
 use spfs_mount::sys::process::{self, Fork};
 use spfs_mount::view::{self, View};
 use spfs_repo::manifest::Dir;
 
 use super::dir::{AliveLock, RuntimeDir};
 use super::jobs::{self, Mounts};
+use super::warm::{self, Warm};
 use super::{registry, reset};
 use crate::Spfs;
 use crate::config::{Config, Env};
@@ -37,6 +39,10 @@ pub struct Monitor {
     pub durable: Option<AliveLock>,
     /// Where its members call.
     pub listener: UnixListener,
+    /// Where its overlay is shared with others, if it may be.
+    pub share: Option<PathBuf>,
+    /// The payloads that the overlay lies over.
+    pub payloads: PathBuf,
     /// The surroundings and settings of whoever started it.
     pub env: Env,
     /// See `env`.
@@ -56,6 +62,8 @@ struct Server {
     fuse: OwnedFd,
     view: Option<OwnedFd>,
     deaths: u32,
+    /// It may outlive the runtime: others use what it serves.
+    shared: bool,
 }
 
 /// A child that carries out one request.
@@ -82,6 +90,9 @@ struct Supervisor {
     servers: Vec<Server>,
     watches: Vec<OwnedFd>,
     jobs: Vec<Job>,
+    /// A clone of the overlay that is not published yet.
+    kept: Option<OwnedFd>,
+    keeper: Option<Keeper>,
 }
 
 impl Monitor {
@@ -102,6 +113,8 @@ impl Monitor {
             servers: Vec::new(),
             watches: Vec::new(),
             jobs: Vec::new(),
+            kept: None,
+            keeper: None,
         };
         supervisor.waiting = links.server.and_then(|link| supervisor.fork_waiting_server(&link));
         while !supervisor.has_ended() {
@@ -110,14 +123,16 @@ impl Monitor {
                 supervisor.handle(source);
             }
         }
-        supervisor.finish()
+        let status = supervisor.finish();
+        supervisor.keep_warm();
+        status
     }
 }
 
 impl Supervisor {
     fn has_ended(&self) -> bool {
         let mounting = self.mounts.is_none() && self.launcher.is_some();
-        !mounting && self.servers.is_empty() && self.watches.is_empty() && self.jobs.is_empty()
+        !mounting && self.servers.iter().all(|server| server.shared) && self.watches.is_empty() && self.jobs.is_empty()
     }
 
     /// Sleeps until something happens; the sources in the order of their indexes.
@@ -155,7 +170,11 @@ impl Supervisor {
     fn hear_launcher(&mut self) {
         let Some(link) = &self.launcher else { return };
         match link.receive() {
-            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view),
+            Ok(Message::Serve { fuse, view }) => {
+                let shared = self.monitor.share.is_some() && view.is_some();
+                self.start_server(fuse, view, shared);
+            }
+            Ok(Message::Keep(mount)) => self.kept = Some(mount),
             Ok(Message::Mounted { namespace, upper, watch }) => {
                 self.watches.extend(watch);
                 self.mounts = Some(Mounts { namespace, upper });
@@ -168,6 +187,8 @@ impl Supervisor {
                     self.send_ready();
                     self.record_mounts();
                 }
+                let place = self.monitor.share.as_deref();
+                self.keeper = place.zip(self.kept.take()).and_then(|(place, mount)| Keeper::publish(place, mount));
                 self.bury_the_dead();
             }
             _ => self.launcher = None,
@@ -228,12 +249,12 @@ impl Supervisor {
 
     fn hear_job(&mut self, index: usize) {
         match self.jobs[index].link.receive() {
-            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view),
+            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view, false),
             Ok(Message::Mounted { namespace, upper, watch }) => {
                 self.watches.extend(watch);
                 self.mounts = Some(Mounts { namespace, upper });
             }
-            Ok(Message::Ready) => {}
+            Ok(Message::Ready | Message::Keep(_)) => {}
             Ok(Message::Closed) | Err(_) => {
                 let job = self.jobs.remove(index);
                 let _ = rustix::process::waitpid(Some(job.pid), WaitOptions::empty());
@@ -241,10 +262,10 @@ impl Supervisor {
         }
     }
 
-    fn start_server(&mut self, fuse: OwnedFd, view: Option<OwnedFd>) {
+    fn start_server(&mut self, fuse: OwnedFd, view: Option<OwnedFd>, shared: bool) {
         // A mount that cannot be served must end at once rather than hang its users: the descriptor closes here.
         let child = self.waiting.take().or_else(|| self.fork_server(&fuse, view.as_ref(), 0));
-        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths: 0 }));
+        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths: 0, shared }));
     }
 
     fn fork_server(&self, fuse: &OwnedFd, view: Option<&OwnedFd>, deaths: u32) -> Option<Child> {
@@ -287,9 +308,9 @@ impl Supervisor {
         if deaths > 10 {
             std::thread::sleep(Duration::from_millis(u64::from(deaths.min(100)) * 10));
         }
-        let Server { fuse, view, .. } = server;
+        let Server { fuse, view, shared, .. } = server;
         let child = self.fork_server(&fuse, view.as_ref(), deaths);
-        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths }));
+        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths, shared }));
     }
 
     fn read_watch(&mut self, index: usize) {
@@ -306,8 +327,33 @@ impl Supervisor {
         }
     }
 
+    /// Keeps what is shared for a while, and serves it as long as anybody uses it.
+    fn keep_warm(&mut self) {
+        let Monitor { env, config, payloads, share, .. } = &self.monitor;
+        if let (Some(keeper), Some(place)) = (self.keeper.take(), share) {
+            let patience = warm::patience(env, config.filesystem.warm_seconds, payloads);
+            let mut warm = Warm::new(keeper, patience, place);
+            loop {
+                let lives: Vec<&OwnedFd> = self.servers.iter().map(|server| &server.child.life).collect();
+                let Some(ready) = warm.wait(&lives) else { break };
+                ready.into_iter().rev().for_each(|index| self.bury_server(index));
+            }
+            warm.end();
+        }
+        self.watches.clear();
+        while !self.servers.is_empty() {
+            // Only servers are left: this waits for one of them to end.
+            let mut fds: Vec<PollFd<'_>> =
+                self.servers.iter().map(|server| PollFd::new(&server.child.life, PollFlags::IN)).collect();
+            let _ = rustix::event::poll(&mut fds, None);
+            if let Some(index) = fds.iter().position(|fd| !fd.revents().is_empty()) {
+                self.bury_server(index);
+            }
+        }
+    }
+
     /// Removes the record, or keeps that of a durable runtime.
-    fn finish(self) -> i32 {
+    fn finish(&self) -> i32 {
         let dir = &self.monitor.dir;
         let end = || -> crate::Result<()> {
             let _lock = dir.lock_changes()?;

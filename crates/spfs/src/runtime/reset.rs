@@ -41,6 +41,15 @@ pub fn reset(job: &Job<'_>, request: &ResetRequest) -> Result<Vec<String>> {
     replace(job, record, keep)
 }
 
+/// Gives a runtime that shares its overlay an editable one of its own.
+pub fn unshare(job: &Job<'_>) -> Result<Vec<String>> {
+    let mut record = job.dir.load()?;
+    record.status.editable = true;
+    let mut remarks = replace(job, record, &|_, _| true)?;
+    remarks.push("/spfs is mounted anew: what sits in it must `cd` to its directory again".to_owned());
+    Ok(remarks)
+}
+
 /// Makes the runtime durable, with all its changes.
 pub fn keep_runtime(job: &Job<'_>) -> Result<Vec<String>> {
     let mut record = job.dir.load()?;
@@ -97,7 +106,7 @@ fn exchange(job: &Job<'_>, record: &mut Record, scan: &Scan, keep: &dyn Fn(&str,
     fresh_changes(record)?;
     let cached = shown::merged(&job.spfs, &record.status.stack, &record.config.live_layers)?;
     let plan = shown::plan(&job.spfs, record, &cached)?;
-    let old = open_upper(job.mounts.upper.as_fd())?;
+    let old = open_upper(job.upper.as_fd())?;
     job.inside(|| {
         let fill = |upper: BorrowedFd<'_>| {
             let copier = Copier { old: &old, repository: &job.spfs.local, scan, keep };

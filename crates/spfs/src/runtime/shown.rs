@@ -31,6 +31,7 @@ pub fn plan(spfs: &Spfs, record: &Record, cached: &CachedView) -> Result<Plan> {
         view: cached.path.clone(),
         payloads: spfs.local.payload_dir().to_owned(),
         upper,
+        share: None,
         editable: record.status.editable,
         binds: record.config.live_layers.iter().map(bind).collect(),
     })

@@ -14,7 +14,7 @@ use super::client::{self, VARIABLE};
 use super::dir::{self, AliveLock, RuntimeDir};
 use super::monitor::Monitor;
 use super::record::{Author, Record, RecordConfig, Status, boot_text};
-use super::{durable, registry, shown};
+use super::{durable, registry, shown, warm};
 use crate::Spfs;
 use crate::error::{Error, Result};
 use crate::live::LiveBind;
@@ -108,7 +108,8 @@ pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
     let mut undo = Undo { dir: None, durable: None };
     let (record, durable) = record(&spfs, &request, &mut undo)?;
     let cached = shown::merged(&spfs, &record.status.base, &record.config.live_layers)?;
-    let plan = shown::plan(&spfs, &record, &cached)?;
+    let mut plan = shown::plan(&spfs, &record, &cached)?;
+    plan.share = warm::place(&spfs, &record, &cached);
     let dir = registry::live_dir(&spfs, &record.name)?;
     let alive = make_dir(&spfs, &dir, &record)?;
     undo.dir = Some(dir);
@@ -204,7 +205,16 @@ impl Prepared {
         let dir = registry::live_dir(&spfs, &record.name)?;
         let listener = client::listen(&dir)?;
         let (env, config) = (spfs.env.clone(), spfs.config.clone());
-        let monitor = Monitor { dir: dir.clone(), alive, durable, listener, env, config };
+        let monitor = Monitor {
+            dir: dir.clone(),
+            alive,
+            durable,
+            listener,
+            share: plan.share.clone(),
+            payloads: plan.payloads.clone(),
+            env,
+            config,
+        };
         let descriptors = monitor.descriptors();
         let entered = enter::enter(&plan, &descriptors, |links| monitor.run(links))?;
         undo.disarm();
