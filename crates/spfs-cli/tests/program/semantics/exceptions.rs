@@ -11,23 +11,65 @@ pub struct Exception {
 
 /// The places that are compared, as root and as an ordinary user: a plain directory, a plain overlay over it, and every
 /// backend.
-pub const PLACES: &[&str] =
-    &["directory", "directory, user", "overlay", "overlay, user", "image", "server", "server, user"];
+pub const PLACES: &[&str] = &[
+    "directory",
+    "directory, user",
+    "overlay",
+    "overlay, user",
+    "image",
+    "server",
+    "server, user",
+    "render",
+    "render, user",
+    "fuse",
+    "fuse, user",
+];
 
 /// Every place where overlayfs is.
-const OVERLAYS: &[&str] = &["overlay", "overlay, user", "image", "server", "server, user"];
+const OVERLAYS: &[&str] =
+    &["overlay", "overlay, user", "image", "server", "server, user", "render", "render, user", "fuse", "fuse, user"];
+
+/// Every render: files of the same content and mode are links of one file.
+const RENDERS: &[&str] = &["render", "render, user"];
 
 /// What does not hold, where, and why.
 pub const EXCEPTIONS: &[Exception] = &[
     Exception {
         check: "the documented time",
-        places: &["directory", "directory, user", "overlay", "overlay, user"],
-        why: "A plain tree has the times of when it was made.",
+        places: &["directory", "directory, user", "overlay", "overlay, user", "render", "render, user"],
+        why: "A plain tree has the times of when it was made. In a render, files of mode 444 are the stored payloads \
+              themselves and have their times; everything else has the documented one.",
     },
     Exception {
         check: "the documented time for access and change",
-        places: &["directory", "directory, user", "overlay", "overlay, user"],
-        why: "The same.",
+        places: &["directory", "directory, user", "overlay", "overlay, user", "render", "render, user"],
+        why: "The same; and a render is a plain tree whose modification times are set.",
+    },
+    Exception {
+        check: "link counts",
+        places: RENDERS,
+        why: "Files of the same content and mode are links of one file: that is what makes a render cheap.",
+    },
+    Exception {
+        check: "an inode for each entry",
+        places: RENDERS,
+        why: "The same. `tar`, `rsync -H` and `du` take them for hard links.",
+    },
+    Exception {
+        check: "the same file after a change",
+        places: RENDERS,
+        why: "Overlayfs gives a changed file with several links below the number of the copy.",
+    },
+    Exception { check: "inodes of renamed files", places: RENDERS, why: "The same: the number changes with the copy." },
+    Exception {
+        check: "holes",
+        places: &["render", "render, user", "fuse", "fuse, user"],
+        why: "The copy of a render has none; the full server does not tell where they are.",
+    },
+    Exception {
+        check: "huge files",
+        places: &["render", "render, user", "fuse", "fuse, user"],
+        why: "So the first change of a sparse file writes its holes out.",
     },
     Exception {
         check: "renamed directories from below",
@@ -46,13 +88,13 @@ pub const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         check: "inodes of hard links to files from below",
-        places: &["overlay, user", "server, user"],
+        places: &["overlay, user", "server, user", "fuse, user"],
         why: "Overlayfs finds the inode number below through a file handle, which takes a privilege of the initial \
               user namespace; without it the new name shows the number of the copy.",
     },
     Exception {
         check: "renames between hard links to files from below",
-        places: &["overlay, user", "server, user"],
+        places: &["overlay, user", "server, user", "fuse, user"],
         why: "Overlayfs, for the same reason, takes them for two files: `ESTALE`.",
     },
     Exception {
