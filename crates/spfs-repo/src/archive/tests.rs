@@ -1,3 +1,4 @@
+//! Tests of the archive repository: conformance, atomic writing, what a reader never does.
 #![allow(clippy::unwrap_used)]
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -1,3 +1,4 @@
+//! Tests of chains: which repository answers, what a fallback repairs.
 #![allow(clippy::unwrap_used)]
 use std::sync::Mutex;
 
