@@ -1,4 +1,4 @@
-//! Tests of the archive repository: conformance, atomic writing, what a reader never does.
+//! Tests of the archive repository: what `tar` makes of it, two writers, hostile and damaged archives.
 #![allow(clippy::unwrap_used)]
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -1,1 +1,0 @@
-//! Repositories at the other end of a wire.
