@@ -66,6 +66,8 @@ fn backends() -> impl TypedValueParser<Value = Backend> {
         "auto" => Some("The best that works here; what cannot be used is told"),
         "image" => Some("Names from an image that the kernel mounts, data from the store; for root"),
         "server" => Some("Names from a server, data from the store"),
+        "render" => Some("Plain directories of links, made once for each environment and kept in the store"),
+        "fuse" => Some("Names and data from a server: slower, and works nearly everywhere"),
         _ => None,
     };
     let value = |(name, _): &(&'static str, Backend)| match about(name) {

@@ -119,6 +119,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
         Error::Backend { source, .. } => {
             of_mount(source).into_iter().chain(one("without --backend, spfs takes the best way that works")).collect()
         }
+        Error::NoBackend { source, .. } => of_mount(source),
         Error::Repository(error) => of_repository(error),
         Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
         _ => Vec::new(),

@@ -1,6 +1,8 @@
 //! From a plan to a mounted `/spfs` around the calling process, with a monitor that outlives it.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
@@ -9,6 +11,7 @@ use crate::SPFS;
 use crate::error::{Error, Result};
 use crate::inside;
 use crate::link::{Announce, Link, Message};
+use crate::lower::Makers;
 use crate::namespace::{self, Situation};
 use crate::overlay::{self, Overlay};
 use crate::plan::{Plan, Strategy};
@@ -45,8 +48,15 @@ struct Forked {
 /// new user namespace, if there is one, whose capabilities it keeps. It is given its ends of the links, and must hold no
 /// descriptor but those, the standard ones (`/dev/null`) and `keep`. Its result is its exit status.
 ///
+/// `tree` writes the view out as plain directories under a path, if it comes to that.
+///
 /// The caller then execs the command, which loses all capabilities that came with the user namespace.
-pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> i32) -> Result<Entered> {
+pub fn enter(
+    plan: &Plan,
+    tree: &dyn Fn(&Path) -> Result<()>,
+    keep: &[RawFd],
+    monitor: impl FnOnce(MonitorLinks) -> i32,
+) -> Result<Entered> {
     let situation = Situation::find();
     let directory = std::env::current_dir().ok();
     let shared = plan.share.as_deref().and_then(Shared::find);
@@ -60,21 +70,22 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> 
     }
     // The monitor says with its life that what is shared is used.
     let keep: Vec<RawFd> = keep.iter().copied().chain(shared.as_ref().map(|s| s.user().as_raw_fd())).collect();
-    let needs_server = shared.is_none() && plan.strategies.first() == Some(&Strategy::Server);
-    let Forked { link, server, intermediate } = fork_monitor(&keep, needs_server, monitor)?;
+    let served = matches!(plan.strategies.first(), Some(Strategy::Server | Strategy::Full));
+    let Forked { link, server, intermediate } = fork_monitor(&keep, served && shared.is_none(), monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;
     }
-    let announce = Announce { monitor: &link, server: server.as_ref() };
+    let makers = Makers { announce: Announce { monitor: &link, server: Cell::new(server.as_ref()) }, tree };
     let overlay = match shared.as_ref().and_then(Shared::mount) {
         Some(mount) => {
-            let (watch, marker) = overlay::end(&announce, &plan.name)?;
-            Overlay { mount, upper: None, watch, marker: Some(marker), remarks: Vec::new() }
+            let (watch, marker) = overlay::end(&makers.announce, &plan.name)?;
+            Overlay { mount, upper: None, watch, marker: Some(marker), tree: None, remarks: Vec::new() }
         }
-        None => make(plan, &announce, shared.is_none())?,
+        None => make(plan, &makers, shared.is_none())?,
     };
     drop((server, shared));
+    overlay.hold(&link)?;
     if let Some(marker) = &overlay.marker {
         mount::attach(marker.as_fd(), SPFS)?;
     }
@@ -98,13 +109,13 @@ pub fn enter(plan: &Plan, keep: &[RawFd], monitor: impl FnOnce(MonitorLinks) -> 
 }
 
 /// Makes the overlay; where it may be shared, the monitor gets a clone of it to `keep` for others.
-fn make(plan: &Plan, announce: &Announce<'_>, keep: bool) -> Result<Overlay> {
-    let overlay = Overlay::make(plan, announce, |_| Ok(()))?;
+fn make(plan: &Plan, makers: &Makers<'_>, keep: bool) -> Result<Overlay> {
+    let overlay = Overlay::make(plan, makers, |_| Ok(()))?;
     if keep
-        && plan.share.is_some()
+        && overlay.is_shared()
         && let Some(clone) = share::clone(overlay.mount.as_fd())
     {
-        announce.monitor.send_keep(clone.as_fd())?;
+        makers.announce.monitor.send_keep(clone.as_fd())?;
     }
     Ok(overlay)
 }

@@ -64,6 +64,16 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// No strategy can be used.
+    #[error("/spfs cannot be shown here; {tried}; backend `{name}`")]
+    NoBackend {
+        /// The strategies that were tried before the last, with what each lacked.
+        tried: String,
+        /// The name of the last.
+        name: &'static str,
+        /// Why not even that one.
+        source: Box<Error>,
+    },
     /// `/spfs` cannot be made read-only while a file in it is open for writing.
     #[error("a file in /spfs is open for writing")]
     Busy,

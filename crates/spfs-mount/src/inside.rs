@@ -1,5 +1,6 @@
 //! What is done to a runtime that is already mounted: by a process that moves into its namespaces.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use crate::SPFS;
 use crate::error::{Error, Result};
 use crate::link::{Announce, Link};
+use crate::lower::Makers;
 use crate::namespace;
 use crate::overlay::{self, Overlay, SAFE};
 use crate::plan::Plan;
@@ -44,19 +46,56 @@ pub fn set_editable(editable: bool) -> Result<()> {
     })
 }
 
+/// Where a plan is to be mounted instead of what is there.
+pub struct Place<'a> {
+    /// The runtime's mount namespace, as the caller has it.
+    pub namespace: BorrowedFd<'a>,
+    /// Its number.
+    pub id: u64,
+    /// The monitor.
+    pub link: &'a Link,
+}
+
 /// Replaces what is mounted at `/spfs` by `plan`, without an instant in which nothing is there. Processes that sit in
-/// the old one keep it. The new upper directory and what tells its end go through `link`.
-pub fn replace(plan: &Plan, link: &Link, prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Vec<String>> {
-    let overlay = Overlay::make(plan, &Announce { monitor: link, server: None }, prepare)?;
-    if let Some(marker) = &overlay.marker {
-        mount::attach_beneath(marker.as_fd(), SPFS)?;
+/// the old one keep it. The new upper directory and what tells its end go through the place's link.
+///
+/// The overlay is made here, in a mount namespace of this process's own, and then carried over.
+pub fn replace(
+    plan: &Plan,
+    place: &Place<'_>,
+    tree: &dyn Fn(&Path) -> Result<()>,
+    prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+) -> Result<Vec<String>> {
+    namespace::unshare_mounts()?;
+    let announce = Announce { monitor: place.link, server: Cell::new(None) };
+    let overlay = Overlay::make(plan, &Makers { announce, tree }, prepare)?;
+    overlay.hold(place.link)?;
+    enter_mounts(place.namespace, place.id)?;
+    let beneath = attach_instead(&overlay)?;
+    if beneath {
+        mount::detach(SPFS)?;
     }
-    mount::attach_beneath(overlay.mount.as_fd(), SPFS)?;
-    mount::detach(SPFS)?;
     attach_binds(plan)?;
     let watch = overlay.watch.as_ref().map(AsFd::as_fd);
-    link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_ref().map(AsFd::as_fd), watch)?;
+    let upper = overlay.upper.as_ref().map(AsFd::as_fd);
+    place.link.send_mounted(namespace::mount_namespace_id()?, upper, watch)?;
     Ok(overlay.remarks)
+}
+
+/// Attaches an overlay beneath the one that is visible. Before Linux 6.5 it can only go on top, where the old one stays
+/// beneath it for as long as the runtime lives; then this is false.
+fn attach_instead(overlay: &Overlay) -> Result<bool> {
+    let mounts: Vec<_> = overlay.marker.iter().chain([&overlay.mount]).map(AsFd::as_fd).collect();
+    for mounted in &mounts {
+        match mount::attach_beneath(*mounted, SPFS) {
+            Err(Error::System { source, .. }) if Errno::from_io_error(&source) == Some(Errno::INVAL) => {
+                mounts.iter().try_for_each(|mounted| mount::attach(*mounted, SPFS))?;
+                return Ok(false);
+            }
+            other => other?,
+        }
+    }
+    Ok(true)
 }
 
 /// Mounts the live files and directories over the view.

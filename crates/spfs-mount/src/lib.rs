@@ -4,11 +4,13 @@
 //! What is mounted comes from a [`view::View`]: as an EROFS [`image`], or through the FUSE metadata [`server`].
 //! Every system call that needs `unsafe` is in [`sys`]. This crate knows nothing of tags, remotes or configuration.
 
+pub mod changes;
 pub mod enter;
 pub mod error;
 pub mod image;
 pub mod inside;
 pub mod link;
+pub mod lower;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;

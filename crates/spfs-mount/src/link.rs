@@ -1,5 +1,6 @@
 //! Descriptors and short messages between a launcher and its monitor, over a socket pair.
 
+use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,29 +21,42 @@ pub struct Announce<'a> {
     /// The monitor, which keeps the descriptors.
     pub monitor: &'a Link,
     /// A server that was forked in advance.
-    pub server: Option<&'a Link>,
+    pub server: Cell<Option<&'a Link>>,
+}
+
+/// What a mount shows.
+#[derive(Clone, Copy)]
+pub struct Served<'a> {
+    /// The view's file; nothing for a mount that is only there to tell the end.
+    pub view: Option<BorrowedFd<'a>>,
+    /// The directory of the payloads, if data is served too.
+    pub payloads: Option<BorrowedFd<'a>>,
 }
 
 impl Announce<'_> {
-    /// Hands over a metadata mount. `view` is nothing for a mount that is only there to tell the end.
-    pub fn serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
-        if let Some(server) = self.server {
-            server.send_serve(fuse, view)?;
+    /// Hands over a FUSE mount.
+    pub fn serve(&self, fuse: BorrowedFd<'_>, what: &Served<'_>) -> Result<()> {
+        if let Some(server) = self.server.take() {
+            server.send_serve(fuse, what)?;
         }
-        self.monitor.send_serve(fuse, view)
+        self.monitor.send_serve(fuse, what)
     }
 }
 
 /// What one side tells the other.
 #[derive(Debug)]
 pub enum Message {
-    /// A metadata mount wants to be served.
+    /// A FUSE mount wants to be served.
     Serve {
         /// The `/dev/fuse` descriptor.
         fuse: OwnedFd,
         /// The view's file; nothing for a mount that is only there to tell the end.
         view: Option<OwnedFd>,
+        /// The directory of the payloads, if data is served too.
+        payloads: Option<OwnedFd>,
     },
+    /// A descriptor to be held as long as the runtime lives: a lock on what it shows.
+    Hold(OwnedFd),
     /// The mounts are in place: the upper directory (`O_PATH`), and what tells their end if no server does.
     Mounted {
         /// The number of the mount namespace that they are in.
@@ -61,7 +75,7 @@ pub enum Message {
 }
 
 /// Most descriptors that one message carries.
-const MAX_FDS: usize = 2;
+const MAX_FDS: usize = 3;
 
 impl Link {
     /// Two connected ends.
@@ -72,11 +86,17 @@ impl Link {
         Ok((Link(a), Link(b)))
     }
 
-    fn send_serve(&self, fuse: BorrowedFd<'_>, view: Option<BorrowedFd<'_>>) -> Result<()> {
-        match view {
-            Some(view) => self.send(b'S', 0, &[fuse, view]),
-            None => self.send(b'S', 0, &[fuse]),
+    fn send_serve(&self, fuse: BorrowedFd<'_>, what: &Served<'_>) -> Result<()> {
+        match (what.view, what.payloads) {
+            (Some(view), Some(payloads)) => self.send(b'S', 0, &[fuse, view, payloads]),
+            (Some(view), None) => self.send(b'S', 0, &[fuse, view]),
+            (None, _) => self.send(b'S', 0, &[fuse]),
         }
+    }
+
+    /// Hands over what is to be held as long as the runtime lives.
+    pub fn send_hold(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.send(b'H', 0, &[fd])
     }
 
     /// Says that the mounts are in place.
@@ -135,8 +155,9 @@ impl Link {
         });
         match (received.bytes, tag[0], fds.next()) {
             (0, _, _) => Ok(Message::Closed),
-            (_, b'S', Some(fuse)) => Ok(Message::Serve { fuse, view: fds.next() }),
+            (_, b'S', Some(fuse)) => Ok(Message::Serve { fuse, view: fds.next(), payloads: fds.next() }),
             (_, b'K', Some(mount)) => Ok(Message::Keep(mount)),
+            (_, b'H', Some(fd)) => Ok(Message::Hold(fd)),
             (_, b'M', Some(upper)) => {
                 let namespace = u64::from_le_bytes(number);
                 Ok(Message::Mounted { namespace, upper: Some(upper), watch: fds.next() })

@@ -1,21 +1,22 @@
-//! The overlay of a runtime: metadata below, payloads as a data-only layer, a writable top from the start.
+//! The overlay of a runtime: what the view shows below, and a writable top from the start.
 //!
 //! One recipe for root and for everyone (`docs/mounts.md`): `userxattr`, so that nothing in it needs a privilege of
 //! the initial namespace; every option that the kernel's configuration could change is set here.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
-use rustix::process::{getegid, geteuid};
 
+use crate::changes::Changes;
 use crate::error::{Error, Result};
-use crate::link::Announce;
-use crate::plan::{Plan, Strategy, Upper};
-use crate::sys::mount::Context;
+use crate::link::{Announce, Link};
+use crate::lower::{self, Lower, Makers};
+use crate::namespace;
+use crate::plan::{Plan, Strategy};
+use crate::sys::mount::{self, Context};
 
 /// What every mount at /spfs has: no set-uid programs and no devices out of a layer.
 pub const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -38,49 +39,73 @@ pub struct Overlay {
     pub watch: Option<OwnedFd>,
     /// A mount whose server hears of the end instead, where inotify is exhausted; goes below the overlay.
     pub marker: Option<OwnedFd>,
+    /// The directory that it shows, to be kept from being cleaned while it does.
+    pub tree: Option<OwnedFd>,
     /// What did not work as planned, and what was done instead.
     pub remarks: Vec<String>,
 }
 
 impl Overlay {
-    /// Makes the overlay of `plan`; a metadata mount that needs a server is handed over through `announce`.
+    /// Makes the overlay of `plan`, by the first of its strategies that works.
     ///
-    /// `prepare` may fill the upper directory, given `O_PATH`, before the kernel takes it over.
-    pub fn make(
-        plan: &Plan,
-        announce: &Announce<'_>,
-        prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<Self> {
-        let mut remarks = Vec::new();
-        let (metadata, served) = metadata(plan, announce, &mut remarks)?;
-        let context = Context::new("overlay")?;
-        let shared = plan.share.is_some();
-        context.string("source", &if shared { SHARED.to_owned() } else { source(&plan.name) })?;
-        context.flag("userxattr")?;
-        context.fd("lowerdir+", &metadata).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
-        let payloads = open_path(&plan.payloads)?;
-        context.fd("datadir+", &payloads).map_err(too_old("no data-only layers (Linux 6.8)"))?;
-        let (mut top, mut _held) = (None, None);
-        if !shared {
-            let (upper, work, held) = upper(&plan.upper)?;
-            prepare(upper.as_fd())?;
-            context.fd("upperdir", &upper)?;
-            context.fd("workdir", &work)?;
-            (top, _held) = (Some(upper), Some(held));
+    /// `prepare` may fill the upper directory, given `O_PATH`, before the kernel takes it over. The caller must be in a
+    /// mount namespace of its own: older kernels want every layer to be attached somewhere for a moment.
+    pub fn make(plan: &Plan, makers: &Makers<'_>, prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<Self> {
+        let (mut prepare, mut changes, mut failed) = (Some(prepare), None, Vec::new());
+        for strategy in &plan.strategies {
+            let shared = plan.share.is_some() && strategy.can_be_shared();
+            if !shared && changes.is_none() {
+                let made = Changes::make(&plan.upper, plan.spare.as_deref(), namespace::is_privileged())?;
+                prepare.take().map_or(Ok(()), |prepare| prepare(made.upper.as_fd()))?;
+                changes = Some(made);
+            }
+            match Self::by(strategy, plan, makers, changes.as_ref().filter(|_| !shared)) {
+                Ok(made) => {
+                    let upper = if shared { None } else { changes.map(|changes| changes.upper) };
+                    return Ok(Overlay { upper, remarks: remark(&failed, strategy).into_iter().collect(), ..made });
+                }
+                Err(error) => failed.push((strategy.name(), error)),
+            }
         }
-        for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "on")] {
-            context.string(key, value)?;
-        }
-        let read_only = if plan.editable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-        let mount =
-            context.mount(SAFE | read_only).map_err(too_old("no unprivileged data-only layers (Linux 6.16)"))?;
-        if shared {
-            let (watch, marker) = end(announce, &plan.name)?;
-            return Ok(Overlay { mount, upper: None, watch, marker: Some(marker), remarks });
-        }
-        let watch = if served { None } else { watch(&mount) };
-        let marker = if served || watch.is_some() { None } else { Some(fuse(announce, &plan.name, None)?) };
-        Ok(Overlay { mount, upper: top, watch, marker, remarks })
+        Err(none_works(failed))
+    }
+
+    /// Whether other runtimes may use it: it has no place for changes.
+    pub fn is_shared(&self) -> bool {
+        self.upper.is_none()
+    }
+
+    /// Hands what it shows to the monitor, locked: a directory that is in use is not cleaned.
+    pub fn hold(&self, link: &Link) -> Result<()> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tree = rustix::fs::openat(tree, ".", flags, Mode::empty()).map_err(Error::system("open the render"))?;
+        // Where the file system has no locks its age alone speaks for it.
+        let _ = rustix::fs::flock(&tree, FlockOperation::NonBlockingLockShared);
+        link.send_hold(tree.as_fd())
+    }
+
+    /// The overlay without its upper directory's descriptor.
+    fn by(strategy: &Strategy, plan: &Plan, makers: &Makers<'_>, changes: Option<&Changes>) -> Result<Overlay> {
+        let lower = Lower::make(strategy, plan, makers)?;
+        let mount = match (by_descriptors(plan, &lower, changes), changes) {
+            (Err(Error::KernelTooOld { .. }), Some(changes)) if lower.data.is_none() => {
+                by_paths(plan, &lower, changes)?
+            }
+            (other, _) => other?,
+        };
+        let (watch, marker) = if changes.is_none() {
+            end(&makers.announce, &plan.name).map(|(watch, marker)| (watch, Some(marker)))?
+        } else if lower.served {
+            (None, None)
+        } else {
+            match watch(&mount) {
+                Some(watch) => (Some(watch), None),
+                None => (None, Some(lower::marker(&makers.announce, &plan.name)?)),
+            }
+        };
+        let tree = (!lower.detached).then_some(lower.files);
+        Ok(Overlay { mount, upper: None, watch, marker, tree, remarks: Vec::new() })
     }
 }
 
@@ -94,44 +119,31 @@ pub fn end(announce: &Announce<'_>, name: &str) -> Result<(Option<OwnedFd>, Owne
     let marker = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     match watch(&marker) {
         Some(watch) => Ok((Some(watch), marker)),
-        // The server that waits, if one does, is for the metadata.
-        None => Ok((None, fuse(&Announce { monitor: announce.monitor, server: None }, name, None)?)),
+        None => Ok((None, lower::marker(announce, name)?)),
     }
 }
 
-/// Says that the kernel is too old where an option is not known to it.
-fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
-    move |error| match error {
-        Error::System { source, detail, .. }
-            if matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::OPNOTSUPP)) =>
-        {
-            let detail = detail.map(|d| format!("; it says: {d}")).unwrap_or_default();
-            Error::KernelTooOld { missing: format!("its overlayfs has {missing}{detail}"), source }
-        }
-        other => other,
-    }
+/// One line on the strategies that failed before `used` worked.
+fn remark(failed: &[(&str, Error)], used: &Strategy) -> Option<String> {
+    (!failed.is_empty()).then(|| format!("{}; the backend `{}` is used instead", reasons(failed), used.name()))
 }
 
-/// The metadata mount, and whether it is one that is served: of the plan's strategies the first that can be mounted.
-fn metadata(plan: &Plan, announce: &Announce<'_>, remarks: &mut Vec<String>) -> Result<(OwnedFd, bool)> {
-    let mut strategies = plan.strategies.iter().peekable();
-    while let Some(strategy) = strategies.next() {
-        let made = match strategy {
-            Strategy::Image(path) => image(path, &plan.name).map(|mount| (mount, false)),
-            Strategy::Server => server(plan, announce).map(|mount| (mount, true)),
-        };
-        match (made, strategies.peek()) {
-            (Ok(made), _) => return Ok(made),
-            (Err(error), Some(next)) => {
-                remarks.push(format!("{}; the backend `{}` is used instead", chain(&error), next.name()))
-            }
-            (Err(error), None) if plan.strategies.len() == 1 => {
-                return Err(Error::Backend { name: strategy.name(), source: Box::new(error) });
-            }
-            (Err(error), None) => return Err(error),
+fn reasons(failed: &[(&str, Error)]) -> String {
+    let reasons: Vec<String> =
+        failed.iter().map(|(name, error)| format!("backend `{name}`: {}", chain(error))).collect();
+    reasons.join("; ")
+}
+
+/// The error where no strategy works.
+fn none_works(mut failed: Vec<(&'static str, Error)>) -> Error {
+    match failed.pop() {
+        Some((name, error)) if failed.is_empty() => Error::Backend { name, source: Box::new(error) },
+        Some((name, error)) => {
+            let tried = reasons(&failed);
+            Error::NoBackend { tried, name, source: Box::new(error) }
         }
+        None => Error::Limit("a plan without a strategy".to_owned()),
     }
-    Err(Error::Limit("a plan without a strategy".to_owned()))
 }
 
 /// An error and all its causes, in one line.
@@ -145,93 +157,74 @@ fn chain(error: &Error) -> String {
     text
 }
 
-fn server(plan: &Plan, announce: &Announce<'_>) -> Result<OwnedFd> {
-    let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let view = view.map_err(Error::io("open", &plan.view))?;
-    fuse(announce, &plan.name, Some(view.as_fd()))
+/// An overlay whose layers are given as descriptors: no length limits and no escaping, and nothing is attached.
+fn by_descriptors(plan: &Plan, lower: &Lower, changes: Option<&Changes>) -> Result<OwnedFd> {
+    let context = begin(plan, changes)?;
+    context.fd("lowerdir+", &lower.files).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
+    if let Some(data) = &lower.data {
+        context.fd("datadir+", data).map_err(too_old("no data-only layers (Linux 6.8)"))?;
+    }
+    if let Some(changes) = changes {
+        context.fd("upperdir", &changes.upper).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
+        context.fd("workdir", &changes.work)?;
+    }
+    finish(plan, &context).map_err(too_old("no unprivileged data-only layers (Linux 6.16)"))
 }
 
-/// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.
-fn image(path: &Path, name: &str) -> Result<OwnedFd> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::io("open", path))?;
-    let stat = rustix::fs::fstat(&file).map_err(Error::io("look at", path))?;
-    if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 || stat.st_mode & 0o170_000 != 0o100_000 {
-        let reason = "root mounts only images that root alone can write".to_owned();
-        return Err(Error::Damaged { path: path.to_owned(), reason });
+/// The same for older kernels, which take paths, and want what they lead to to be attached in this mount namespace.
+fn by_paths(plan: &Plan, lower: &Lower, changes: &Changes) -> Result<OwnedFd> {
+    let detached = [(lower.detached, &lower.files), (changes.detached, &changes.held)];
+    let mut attached = Vec::new();
+    let staging = namespace::staging();
+    for (_, fd) in detached.into_iter().filter(|(detached, _)| *detached) {
+        mount::attach(fd.as_fd(), staging)?;
+        attached.push(Attached(staging));
     }
-    let context = Context::new("erofs")?;
-    context.flag("ro")?;
-    // The descriptor that was checked, not the name, which could mean another file by now.
-    context.string("source", &format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let mounted = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY);
-    mounted.map_err(|error| match error {
-        Error::System { source, detail, .. } => {
-            Error::System { action: format!("mount the metadata image of {name}"), detail, source }
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let context = begin(plan, Some(changes))?;
+    context.string("lowerdir", &path(&lower.files))?;
+    context.string("upperdir", &path(&changes.upper))?;
+    context.string("workdir", &path(&changes.work))?;
+    finish(plan, &context)
+}
+
+/// A mount that is attached for a moment.
+struct Attached(&'static str);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = mount::detach(self.0);
+    }
+}
+
+fn begin(plan: &Plan, changes: Option<&Changes>) -> Result<Context> {
+    let context = Context::new("overlay")?;
+    context.string("source", &changes.map_or_else(|| SHARED.to_owned(), |_| source(&plan.name)))?;
+    if changes.is_none_or(|changes| changes.user_marks) {
+        context.flag("userxattr")?;
+    }
+    Ok(context)
+}
+
+fn finish(plan: &Plan, context: &Context) -> Result<OwnedFd> {
+    for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "on")] {
+        context.string(key, value)?;
+    }
+    let read_only = if plan.editable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    context.mount(SAFE | read_only)
+}
+
+/// Says that the kernel is too old where an option is not known to it.
+fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::System { source, detail, .. }
+            if matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::OPNOTSUPP)) =>
+        {
+            let detail = detail.map(|d| format!("; it says: {d}")).unwrap_or_default();
+            Error::KernelTooOld { missing: format!("its overlayfs has {missing}{detail}"), source }
         }
         other => other,
-    })
-}
-
-/// Mounts a FUSE file system that the monitor serves. Opened here because the kernel compares the user namespaces of
-/// the opener and of the mount.
-fn fuse(announce: &Announce<'_>, name: &str, view: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| Error::NoFuse { source: e.into() })?;
-    let context = Context::new("fuse")?;
-    context.string("source", &format!("spfs:{name}"))?;
-    context.string("subtype", "spfs")?;
-    context.string("fd", &device.as_raw_fd().to_string())?;
-    // Overlayfs copies the root's attributes before it asks: the permission bits must be right from the start.
-    context.string("rootmode", "40755")?;
-    context.string("user_id", &geteuid().as_raw().to_string())?;
-    context.string("group_id", &getegid().as_raw().to_string())?;
-    context.flag("default_permissions")?;
-    context.flag("allow_other")?;
-    let mount = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-    announce.serve(device.as_fd(), view)?;
-    Ok(mount)
-}
-
-/// The upper and the work directory, and what must be held until the kernel has taken them over: closing a detached
-/// mount dissolves it.
-fn upper(upper: &Upper) -> Result<(OwnedFd, OwnedFd, OwnedFd)> {
-    match upper {
-        Upper::Memory { size } => {
-            let context = Context::new("tmpfs")?;
-            context.string("source", "spfs-changes")?;
-            context.string("mode", "0700")?;
-            if let Some(size) = size {
-                context.string("size", size)?;
-            }
-            let tmpfs = context.mount(SAFE)?;
-            for name in ["upper", "work"] {
-                make_directory(&tmpfs, name)?;
-            }
-            Ok((open_below(&tmpfs, "upper")?, open_below(&tmpfs, "work")?, tmpfs))
-        }
-        Upper::Disk { dir } => {
-            let dir = open_path(dir)?;
-            Ok((open_below(&dir, "upper")?, open_below(&dir, "work")?, dir))
-        }
     }
-}
-
-/// Makes a directory with mode 0755, whatever the umask: the upper directory's mode is that of /spfs.
-pub fn make_directory(parent: impl AsFd, name: &str) -> Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    rustix::fs::mkdirat(&parent, name, mode).map_err(Error::io("make", name))?;
-    rustix::fs::chmodat(&parent, name, mode, rustix::fs::AtFlags::empty()).map_err(Error::io("set the mode of", name))
-}
-
-fn open_path(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(Error::io("open", path))
-}
-
-fn open_below(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(Error::io("open", name))
 }
 
 /// Watches for the end of a mount that is not attached yet; `None` if the user has no inotify instance or watch left.

@@ -18,6 +18,8 @@ pub struct Plan {
     pub upper: Upper,
     /// Where an overlay without a place for changes is shared with other runtimes of the view, if it may be.
     pub share: Option<PathBuf>,
+    /// Where on disk changes go that are wanted in memory, where tmpfs cannot hold them; made when it is needed.
+    pub spare: Option<PathBuf>,
     /// Whether changes are allowed from the start.
     pub editable: bool,
     /// What is mounted on top, in order.
@@ -31,14 +33,25 @@ pub enum Strategy {
     Image(PathBuf),
     /// Names and metadata from a FUSE server in the monitor, data straight from the payloads.
     Server,
+    /// A tree of hard links to the payloads, in this directory; made if it is not there.
+    Render(PathBuf),
+    /// Names, metadata and data from a FUSE server in the monitor.
+    Full,
 }
 
 impl Strategy {
+    /// Whether runtimes may share its overlay without a top: overlayfs wants two layers below then.
+    pub fn can_be_shared(&self) -> bool {
+        matches!(self, Strategy::Image(_) | Strategy::Server)
+    }
+
     /// What it is called where it is chosen (`--backend`, `filesystem.backend`).
     pub fn name(&self) -> &'static str {
         match self {
             Strategy::Image(_) => "image",
             Strategy::Server => "server",
+            Strategy::Render(_) => "render",
+            Strategy::Full => "fuse",
         }
     }
 }
@@ -74,6 +87,8 @@ impl fmt::Display for Plan {
             match strategy {
                 Strategy::Image(path) => writeln!(f, "{label} image {}", path.display())?,
                 Strategy::Server => writeln!(f, "{label} server, of {}", self.view.display())?,
+                Strategy::Render(path) => writeln!(f, "{label} render {}", path.display())?,
+                Strategy::Full => writeln!(f, "{label} server with data, of {}", self.view.display())?,
             }
         }
         writeln!(f, "data:     {}", self.payloads.display())?;

@@ -36,16 +36,28 @@ fn quoted(code: &str) -> String {
 }
 
 #[test]
-fn without_fuse_a_user_is_told() {
+fn without_fuse_a_user_has_a_render() {
     let home = Home::new(Caller::user());
-    home.spfs_line("run - --runtime-name early -- true").run().ok();
-    // In a namespace of one's own, an empty directory takes the place of /dev.
-    let code = "mount --bind empty /dev && exec spfs run - -- true 2>said";
+    home.script("-", "echo x > /spfs/x; mkdir /spfs/d; echo y > /spfs/d/y; spfs commit layer -t x").run().ok();
     home.sh("mkdir empty; touch said").run().ok();
+    // In a namespace of one's own, an empty directory takes the place of /dev.
     let unshare = "exec unshare --user --map-current-user --keep-caps --mount sh -c";
-    home.sh(&format!("{unshare} {}", quoted(code))).run().code(1);
-    let said = std::fs::read_to_string(home.path("said")).unwrap();
-    assert!(said.contains("could not open /dev/fuse") && said.contains("hint: "), "{said}");
+    let without = |code: &str| {
+        let code = format!("mount --bind empty /dev && exec {code} 2>said");
+        home.sh(&format!("{unshare} {}", quoted(&code))).run()
+    };
+    let said = || std::fs::read_to_string(home.path("said")).unwrap();
+    let edit = "spfs run x --edit -- sh -c 'rm -r /spfs/d; mkdir /spfs/d; cat /spfs/x; spfs commit layer -t z'";
+    without(edit).ok().stdout_has("x\n");
+    assert!(said().contains("could not open /dev/fuse") && said().contains("the backend `render` is used instead"));
+    without("spfs run x+z -- sh -c 'ls /spfs /spfs/d'").ok().stdout_lacks("y");
+    // Asked for by its name it is an error, which says what to do.
+    for backend in ["server", "fuse"] {
+        without(&format!("spfs run x --backend {backend} -- true")).code(1);
+        let said = said();
+        assert!(said.contains(&format!("backend `{backend}`")) && said.contains("could not open /dev/fuse"), "{said}");
+        assert!(said.contains("hint: "), "{said}");
+    }
     home.wait_for_the_end();
     assert_eq!(home.records(), Vec::<String>::new());
 }

@@ -44,7 +44,11 @@ fn without_fuse() {
         ("mount -t tmpfs -o mode=755 dev /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/fuse c 1 3", ""),
     ];
     for (prepare, message) in machines {
-        let said = on_a_machine(&home, prepare, "run one -- true");
+        on_a_machine(&home, prepare, "run one -- cat /spfs/a")
+            .ok()
+            .stdout_is("a")
+            .stderr_has("`render` is used instead");
+        let said = on_a_machine(&home, prepare, "run one --backend server -- true");
         said.code(1).stdout_is("").stderr_has("error: ").stderr_has(message);
         if !message.is_empty() && !prepare.contains("version") {
             said.stderr_has("hint: as root: ");

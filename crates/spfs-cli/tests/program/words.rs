@@ -107,6 +107,8 @@ Options:
           - auto:   The best that works here; what cannot be used is told
           - image:  Names from an image that the kernel mounts, data from the store; for root
           - server: Names from a server, data from the store
+          - render: Plain directories of links, made once for each environment and kept in the store
+          - fuse:   Names and data from a server: slower, and works nearly everywhere
 
   -h, --help
           Print help (see a summary with '-h')

@@ -2,6 +2,7 @@
 //!
 //! An overlay lies over it and takes the data from the payload directory, so that the server is asked once for each
 //! file that is touched, and never when a file is opened or read. Whoever reads past the overlay gets an I/O error.
+//! Where overlayfs cannot do that, the server has the data too ([`serve_with_data`]).
 //!
 //! The protocol is written out here, because no library can do what this needs: `OPEN` and `OPENDIR` answered with
 //! ENOSYS, after which the kernel never sends them again; answers that stay valid for ever (2^40 seconds); and a worker
@@ -13,6 +14,7 @@
 
 mod attributes;
 mod beside;
+mod data;
 mod protocol;
 mod readdir;
 mod reply;
@@ -33,7 +35,8 @@ use crate::view::{Node, NodeId, NodeKind, View};
 pub use reply::Reply;
 
 use beside::Beside;
-use protocol::{FOREVER, Opcode, REPLY_MAX, REQUEST_MAX, init};
+use data::Data;
+use protocol::{DATA_REPLY_MAX, FOREVER, Opcode, REPLY_MAX, REQUEST_MAX, init};
 use request::Request;
 
 /// What a request leads to: an answer in the reply, an error for the caller, or nothing at all.
@@ -53,9 +56,32 @@ enum Answer {
 /// and one thread is enough: a request takes a microsecond or two. Fails if the connection was aborted, or if the
 /// device cannot be read; before it is mounted it cannot (EPERM).
 pub fn serve(view: &View, device: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
-    let server = Server::new(view, uid, gid);
+    answer_all(&Server::new(view, uid, gid), device, REPLY_MAX)
+}
+
+/// The same with the data of all files, from the directory `payloads`, by as many threads as there are processors (four
+/// at most): one may wait for the disk.
+pub fn serve_with_data(
+    view: &View,
+    device: BorrowedFd<'_>,
+    uid: u32,
+    gid: u32,
+    payloads: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let work = || answer_all(&Server::with_data(view, uid, gid, payloads), device, DATA_REPLY_MAX);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let first = work();
+        others.into_iter().fold(first, |result, other| {
+            result.and(other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the server panicked"))))
+        })
+    })
+}
+
+fn answer_all(server: &Server<'_>, device: BorrowedFd<'_>, reply_max: usize) -> io::Result<()> {
     let mut request = vec![0; REQUEST_MAX];
-    let mut reply = Reply::with_capacity(REPLY_MAX);
+    let mut reply = Reply::with_capacity(reply_max);
     let mut beside = Beside::default();
     loop {
         match rustix::io::read(device, &mut request) {
@@ -104,12 +130,18 @@ pub struct Server<'a> {
     view: &'a View,
     uid: u32,
     gid: u32,
+    data: Option<Data<'a>>,
 }
 
 impl<'a> Server<'a> {
     /// A server for `view`, all of whose files belong to `uid` and `gid`.
     pub fn new(view: &'a View, uid: u32, gid: u32) -> Self {
-        Server { view, uid, gid }
+        Server { view, uid, gid, data: None }
+    }
+
+    /// One that answers reads too, from the directory `payloads`.
+    pub fn with_data(view: &'a View, uid: u32, gid: u32, payloads: BorrowedFd<'a>) -> Self {
+        Server { data: Some(Data::new(payloads)), ..Server::new(view, uid, gid) }
     }
 
     /// The answer to the `request` with these bytes, or `None` if it gets none.
@@ -127,16 +159,18 @@ impl<'a> Server<'a> {
         match request.opcode {
             Opcode::FORGET | Opcode::BATCH_FORGET | Opcode::INTERRUPT | Opcode::NOTIFY_REPLY => Ok(Answer::None),
             _ if !request.whole => Err(Errno::INVAL),
-            Opcode::INIT => init(request, reply),
+            Opcode::INIT => init(request, self.reply_max(), reply),
             Opcode::LOOKUP => self.lookup(request, reply),
             Opcode::GETATTR => self.getattr(request, reply),
             Opcode::STATX => self.statx(request, reply),
             Opcode::READLINK => self.readlink(request, reply),
             Opcode::READDIR => self.readdir(request, reply, false),
             Opcode::READDIRPLUS => self.readdir(request, reply, true),
+            // No attributes: the kernel remembers it, and asks no more.
+            Opcode::GETXATTR | Opcode::LISTXATTR if self.data.is_some() => Err(Errno::NOSYS),
             Opcode::GETXATTR => self.getxattr(request, reply),
             Opcode::LISTXATTR => self.listxattr(request, reply),
-            Opcode::READ => self.read(request),
+            Opcode::READ => self.read(request, reply),
             Opcode::STATFS => self.statfs(reply),
             Opcode::DESTROY | Opcode::RELEASE | Opcode::RELEASEDIR => Ok(Answer::Sent),
             opcode if opcode.writes() => Err(Errno::ROFS),
@@ -174,13 +208,23 @@ impl<'a> Server<'a> {
         Ok(Answer::Sent)
     }
 
-    /// Data is the overlay's business; an empty file has none.
-    fn read(&self, request: &Request<'_>) -> Outcome {
-        match self.node(request)?.1 {
-            Node { kind: NodeKind::Directory { .. }, .. } => Err(Errno::ISDIR),
-            Node { size: 0, .. } => Ok(Answer::Sent),
+    /// Data is the overlay's business, unless this server has it; an empty file has none.
+    fn read(&self, request: &Request<'_>, reply: &mut Reply) -> Outcome {
+        let (id, node) = self.node(request)?;
+        match (node, &self.data) {
+            (Node { kind: NodeKind::Directory { .. }, .. }, _) => Err(Errno::ISDIR),
+            (Node { size: 0, .. }, _) => Ok(Answer::Sent),
+            (Node { kind: NodeKind::File, size, .. }, Some(data)) => {
+                let digest = self.view.digest(id).ok_or(Errno::IO)?;
+                data.read(id, &digest, size, (request.u64(8)?, request.u32(16)?), reply)
+            }
             _ => Err(Errno::IO),
         }
+    }
+
+    /// The largest answer.
+    fn reply_max(&self) -> usize {
+        if self.data.is_some() { DATA_REPLY_MAX } else { REPLY_MAX }
     }
 
     fn getxattr(&self, request: &Request<'_>, reply: &mut Reply) -> Outcome {

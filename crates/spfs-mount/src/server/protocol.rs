@@ -27,6 +27,9 @@ pub(super) const REQUEST_MAX: usize = 64 << 10;
 /// Room for an answer: the largest are pieces of directories.
 pub(super) const REPLY_MAX: usize = OUT_HEADER + (128 << 10);
 
+/// The same for a server that has data: its largest answers are pieces of files.
+pub(super) const DATA_REPLY_MAX: usize = OUT_HEADER + (1 << 20);
+
 /// How long answers stay valid, in seconds: nothing ever changes.
 pub(super) const FOREVER: u64 = 1 << 40;
 
@@ -128,7 +131,8 @@ mod flag {
 }
 
 /// Answers `INIT`: the version, and of what the kernel offers what is wanted.
-pub(super) fn init(request: &Request<'_>, reply: &mut Reply) -> Outcome {
+/// `reply_max` bytes are the largest answer.
+pub(super) fn init(request: &Request<'_>, reply_max: usize, reply: &mut Reply) -> Outcome {
     let (major, minor) = (request.u32(0)?, request.u32(4)?);
     if major < MAJOR {
         return Err(Errno::PROTO);
@@ -150,7 +154,7 @@ pub(super) fn init(request: &Request<'_>, reply: &mut Reply) -> Outcome {
     reply.u16(0); // congestion_threshold: likewise
     reply.u32(4096); // max_write: the least there is
     reply.u32(1); // time_gran
-    reply.u16(((REPLY_MAX - OUT_HEADER) / 4096) as u16); // max_pages
+    reply.u16(((reply_max - OUT_HEADER) / 4096) as u16); // max_pages
     reply.u16(0); // map_alignment
     reply.u32((agreed >> 32) as u32);
     reply.zeros(INIT_OUT - 36);

@@ -63,6 +63,13 @@ impl Reply {
         self.0.resize(self.0.len() + count, 0);
     }
 
+    /// The next `count` bytes, to be filled by the caller.
+    pub(super) fn room(&mut self, count: usize) -> &mut [u8] {
+        let start = self.0.len();
+        self.zeros(count);
+        &mut self.0[start..]
+    }
+
     /// An entry without a node: there is no such name, and that is certain for `valid` seconds.
     pub(super) fn missing_entry(&mut self, valid: u64) {
         self.u64(0); // nodeid

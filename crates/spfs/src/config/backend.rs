@@ -10,6 +10,10 @@ pub enum Backend {
     Image,
     /// The metadata server.
     Server,
+    /// Plain directories of links, made once for each view.
+    Render,
+    /// A server that has the data too.
+    Full,
 }
 
 impl Backend {
@@ -18,9 +22,11 @@ impl Backend {
         ("auto", Backend::Auto),
         ("image", Backend::Image),
         ("server", Backend::Server),
-        ("OverlayFsWithRenders", Backend::Auto),
+        ("render", Backend::Render),
+        ("fuse", Backend::Full),
+        ("OverlayFsWithRenders", Backend::Render),
         ("OverlayFsWithFuse", Backend::Server),
-        ("FuseOnly", Backend::Server),
+        ("FuseOnly", Backend::Full),
         ("WinFsp", Backend::Auto),
     ];
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use spfs_repo::{Digest, Directory, Entry, Error as RepoError, Progress};
 
@@ -35,6 +35,8 @@ pub(super) struct Engine<'a> {
     proxies: Option<&'a Proxies<'a>>,
     progress: &'a dyn Progress,
     counter: Counter,
+    /// The time of all that is made, where that is to be a certain one.
+    time: Option<Timestamps>,
 }
 
 /// One file to be made.
@@ -54,7 +56,22 @@ impl<'a> Engine<'a> {
         progress: &'a dyn Progress,
     ) -> Engine<'a> {
         let (strategy, replace, threads) = (options.strategy, options.allow_existing, super::threads(options));
-        Engine { repository, merged, strategy, replace, threads, proxies, progress, counter: Counter::default() }
+        Engine {
+            repository,
+            merged,
+            strategy,
+            replace,
+            threads,
+            proxies,
+            progress,
+            counter: Counter::default(),
+            time: None,
+        }
+    }
+
+    /// Gives all that is made this time, in seconds.
+    pub fn with_time(self, seconds: u64) -> Self {
+        Engine { time: Some(times(seconds)), ..self }
     }
 
     pub fn summary(&self) -> Summary {
@@ -130,9 +147,17 @@ impl<'a> Engine<'a> {
     fn set_modes(&self, root: &OwnedFd, path: &Path) -> Result<()> {
         let leave = |dir: &OwnedFd, entry: &Entry, path: &Path| {
             let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+            self.set_time(dir.as_fd(), path)?;
             rustix::fs::fchmod(dir, mode).map_err(Error::io("set the mode of", path))
         };
         walk(self.merged.root(), root, path, |_, _, _| Ok(()), leave)
+    }
+
+    fn set_time(&self, file: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        self.time
+            .as_ref()
+            .map_or(Ok(()), |time| rustix::fs::futimens(file, time))
+            .map_err(Error::io("set the time of", path))
     }
 
     fn symlink(&self, dir: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<()> {
@@ -155,6 +180,10 @@ impl<'a> Engine<'a> {
             Err(Errno::EXIST) if self.replace => true,
             Err(error) => return Err(Error::io("create", path)(error)),
         };
+        if let Some(time) = &self.time {
+            let set = rustix::fs::utimensat(dir, &entry.name, time, AtFlags::SYMLINK_NOFOLLOW);
+            set.map_err(Error::io("set the time of", path))?;
+        }
         self.counter.symlink(existed);
         self.progress.advance(1, entry.size);
         Ok(())
@@ -186,13 +215,36 @@ impl<'a> Engine<'a> {
 
     fn linked_or_copied(&self, job: &Job<'_>, linked: Result<(), Errno>) -> Result<Did> {
         match linked {
-            Ok(()) => check_size(job).map(|()| Did::Linked),
+            Ok(()) => self.check(job).map(|()| Did::Linked),
             Err(Errno::EXIST) if self.replace => Ok(Did::Existed),
             Err(Errno::MLINK) => self.copy(job, Did::CopiedForLinkLimit),
             // The kernel lets nobody link another's file (`fs.protected_hardlinks`).
             Err(Errno::PERM) => self.copy(job, Did::CopiedForOwner),
             Err(error) => Err(Error::io("link to", &job.path)(error)),
         }
+    }
+
+    /// Makes sure that what was linked has the length that it should have: content that was cut short is no render.
+    fn check(&self, job: &Job<'_>) -> Result<()> {
+        let stat = rustix::fs::statat(&*job.dir, &job.entry.name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(Error::io("look at", &job.path))?;
+        if stat.st_size as u64 != job.entry.size {
+            let reason = format!("it has {} bytes instead of {}", stat.st_size, job.entry.size);
+            return Err(RepoError::corrupt(format!("payload {}", job.entry.object), reason).into());
+        }
+        match &self.time {
+            // What is still a link of the payload keeps the payload's time: by its age it is cleaned.
+            Some(time) if time.last_modification.tv_sec != stat.st_mtime && !self.is_payload(job, &stat) => {
+                let set = rustix::fs::utimensat(&*job.dir, &job.entry.name, time, AtFlags::SYMLINK_NOFOLLOW);
+                set.map_err(Error::io("set the time of", &job.path))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_payload(&self, job: &Job<'_>, stat: &Stat) -> bool {
+        let payload = rustix::fs::stat(self.repository.payload_path(&job.entry.object));
+        payload.is_ok_and(|payload| payload.st_ino == stat.st_ino)
     }
 
     fn copy(&self, job: &Job<'_>, did: Did) -> Result<Did> {
@@ -209,6 +261,12 @@ impl<'a> Engine<'a> {
         }
         Ok(did)
     }
+}
+
+/// A time of last access and change.
+fn times(seconds: u64) -> Timestamps {
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or_default(), tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Copies a payload to the new file `name` in `dir` with the mode of `entry`. `path` is for messages.
@@ -237,17 +295,6 @@ pub(super) fn missing<'e>(digest: &'e Digest, payload: &'e Path) -> impl FnOnce(
 
 fn link(from: &Path, job: &Job<'_>) -> Result<(), Errno> {
     rustix::fs::linkat(CWD, from, &*job.dir, &job.entry.name, AtFlags::empty())
-}
-
-/// Makes sure that what was linked has the length that it should have: content that was cut short is no render.
-fn check_size(job: &Job<'_>) -> Result<()> {
-    let stat = rustix::fs::statat(&*job.dir, &job.entry.name, AtFlags::SYMLINK_NOFOLLOW);
-    let size = stat.map_err(Error::io("look at", &job.path))?.st_size;
-    if size as u64 == job.entry.size {
-        return Ok(());
-    }
-    let reason = format!("it has {size} bytes instead of {}", job.entry.size);
-    Err(RepoError::corrupt(format!("payload {}", job.entry.object), reason).into())
 }
 
 fn temporary() -> String {

@@ -7,6 +7,7 @@ mod engine;
 mod proxy;
 mod summary;
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
-use spfs_repo::{Digest, Directory, ObjectBody, Progress, Repository as _};
+use spfs_mount::MTIME;
+use spfs_mount::view::{NodeId, NodeKind, ROOT, View};
+use spfs_repo::manifest::{Dir, Node};
+use spfs_repo::{Digest, Directory, Manifest, ObjectBody, Progress, Repository as _};
 
 use crate::error::{Error, Result};
 use crate::merged::Merged;
@@ -125,12 +129,7 @@ pub fn in_repository(
         if !path.is_dir() {
             let merged = Merged::read(repository, &[manifest])?;
             let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress);
-            let work = base.join("work").join(spfs_repo::unique().to_string());
-            make_dirs(repository, &work)?;
-            if let Some(parent) = path.parent() {
-                make_dirs(repository, parent)?;
-            }
-            publish_or_remove(&engine, &work, &path)?;
+            make_one(repository, &engine, &base, &path)?;
             rendered.render_summary.add(&engine.summary());
         }
         if !rendered.paths_rendered.contains(&path) {
@@ -138,6 +137,58 @@ pub fn in_repository(
         }
     }
     Ok(rendered)
+}
+
+/// Where the render of `view` is, or would be: `<repository>/renders/<user>/<2>/<54>` of the digest of the view itself,
+/// which is no manifest's.
+pub fn view_path(repository: &Directory, user: &str, view: &View) -> Result<PathBuf> {
+    Ok(user_dir(repository, user)?.join(split(&view.identity())))
+}
+
+/// Renders `view` into the repository, at its `path`, where it is not there yet. All that is made has the time that
+/// runtimes show.
+pub fn of_view(
+    repository: &Directory,
+    view: &View,
+    path: &Path,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let base = user_dir(repository, options.user)?;
+    let proxies = Proxies::new(repository, options)?;
+    let merged = Merged::single(manifest(view)?, view.identity());
+    let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress).with_time(MTIME);
+    make_one(repository, &engine, &base, path)
+}
+
+/// The tree of a view as a manifest.
+fn manifest(view: &View) -> Result<Manifest> {
+    // Children have greater numbers than their parents: from the end, every directory is complete when it is met.
+    let mut dirs: HashMap<NodeId, Dir> = HashMap::new();
+    for id in (1..view.len()).rev() {
+        let Some(node) = view.node(id) else { continue };
+        let name = String::from_utf8_lossy(view.name(id)).into_owned();
+        let entry = match node.kind {
+            NodeKind::Directory { .. } => Node::Dir { mode: node.mode, dir: dirs.remove(&id).unwrap_or_default() },
+            NodeKind::File | NodeKind::Symlink => {
+                let digest = view.digest(id).unwrap_or(Digest::NULL);
+                Node::Blob { digest, mode: node.mode, size: node.size }
+            }
+            NodeKind::Mask => continue,
+        };
+        dirs.entry(node.parent).or_default().entries.insert(name, entry);
+    }
+    Ok(Manifest::from_dir(&dirs.remove(&ROOT).unwrap_or_default()))
+}
+
+/// Makes one render in the repository, whose work directory is below `base`.
+fn make_one(repository: &Directory, engine: &Engine<'_>, base: &Path, path: &Path) -> Result<()> {
+    let work = base.join("work").join(spfs_repo::unique().to_string());
+    make_dirs(repository, &work)?;
+    if let Some(parent) = path.parent() {
+        make_dirs(repository, parent)?;
+    }
+    publish_or_remove(engine, &work, path)
 }
 
 /// How old the leftovers of a render that was killed must be to be removed: no render takes that long.

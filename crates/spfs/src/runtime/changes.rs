@@ -276,9 +276,12 @@ fn stat_below(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<Stat
 
 /// Whether overlayfs shows nothing of the lower directory here.
 fn is_opaque(directory: &OwnedFd) -> bool {
-    let mut value = [0u8; 8];
-    let found = rustix::fs::fgetxattr(directory, "user.overlay.opaque", &mut value);
-    found.is_ok_and(|n| value[..n] == *b"y")
+    // The second is root's, where tmpfs has no attributes of users (before Linux 6.6).
+    ["user.overlay.opaque", "trusted.overlay.opaque"].into_iter().any(|mark| {
+        let mut value = [0u8; 8];
+        let found = rustix::fs::fgetxattr(directory, mark, &mut value);
+        found.is_ok_and(|n| value[..n] == *b"y")
+    })
 }
 
 /// One descriptor per level of the tree: deep trees need more than the usual soft limit.

@@ -123,7 +123,7 @@ enum Outcome<T> {
 }
 
 /// Runs `work` in a forked child of this single-threaded process and brings back its result.
-fn apart<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn apart<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let system = |action: &'static str| move |e: rustix::io::Errno| Error::io(action, "a helper process")(e);
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe to"))?;
     match process::fork().map_err(Error::io("fork", "a helper process"))? {

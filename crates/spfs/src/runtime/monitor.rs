@@ -59,9 +59,15 @@ struct Child {
 /// A child that answers the kernel for one metadata mount.
 struct Server {
     child: Child,
+    mount: ServedMount,
+    deaths: u32,
+}
+
+/// A mount that is served, and what it shows.
+struct ServedMount {
     fuse: OwnedFd,
     view: Option<OwnedFd>,
-    deaths: u32,
+    payloads: Option<OwnedFd>,
     /// It may outlive the runtime: others use what it serves.
     shared: bool,
 }
@@ -89,6 +95,8 @@ struct Supervisor {
     mounts: Option<Mounts>,
     servers: Vec<Server>,
     watches: Vec<OwnedFd>,
+    /// Locks on what is shown.
+    held: Vec<OwnedFd>,
     jobs: Vec<Job>,
     /// A clone of the overlay that is not published yet.
     kept: Option<OwnedFd>,
@@ -112,6 +120,7 @@ impl Monitor {
             mounts: None,
             servers: Vec::new(),
             watches: Vec::new(),
+            held: Vec::new(),
             jobs: Vec::new(),
             kept: None,
             keeper: None,
@@ -132,7 +141,10 @@ impl Monitor {
 impl Supervisor {
     fn has_ended(&self) -> bool {
         let mounting = self.mounts.is_none() && self.launcher.is_some();
-        !mounting && self.servers.iter().all(|server| server.shared) && self.watches.is_empty() && self.jobs.is_empty()
+        !mounting
+            && self.servers.iter().all(|server| server.mount.shared)
+            && self.watches.is_empty()
+            && self.jobs.is_empty()
     }
 
     /// Sleeps until something happens; the sources in the order of their indexes.
@@ -170,11 +182,12 @@ impl Supervisor {
     fn hear_launcher(&mut self) {
         let Some(link) = &self.launcher else { return };
         match link.receive() {
-            Ok(Message::Serve { fuse, view }) => {
-                let shared = self.monitor.share.is_some() && view.is_some();
-                self.start_server(fuse, view, shared);
+            Ok(Message::Serve { fuse, view, payloads }) => {
+                let shared = self.monitor.share.is_some() && view.is_some() && payloads.is_none();
+                self.start_server(ServedMount { fuse, view, payloads, shared });
             }
             Ok(Message::Keep(mount)) => self.kept = Some(mount),
+            Ok(Message::Hold(fd)) => self.held.push(fd),
             Ok(Message::Mounted { namespace, upper, watch }) => {
                 self.watches.extend(watch);
                 self.mounts = Some(Mounts { namespace, upper });
@@ -249,7 +262,10 @@ impl Supervisor {
 
     fn hear_job(&mut self, index: usize) {
         match self.jobs[index].link.receive() {
-            Ok(Message::Serve { fuse, view }) => self.start_server(fuse, view, false),
+            Ok(Message::Serve { fuse, view, payloads }) => {
+                self.start_server(ServedMount { fuse, view, payloads, shared: false });
+            }
+            Ok(Message::Hold(fd)) => self.held.push(fd),
             Ok(Message::Mounted { namespace, upper, watch }) => {
                 self.watches.extend(watch);
                 self.mounts = Some(Mounts { namespace, upper });
@@ -262,21 +278,23 @@ impl Supervisor {
         }
     }
 
-    fn start_server(&mut self, fuse: OwnedFd, view: Option<OwnedFd>, shared: bool) {
+    fn start_server(&mut self, mount: ServedMount) {
         // A mount that cannot be served must end at once rather than hang its users: the descriptor closes here.
-        let child = self.waiting.take().or_else(|| self.fork_server(&fuse, view.as_ref(), 0));
-        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths: 0, shared }));
+        let child = self.waiting.take().or_else(|| self.fork_server(&mount, 0));
+        self.servers.extend(child.map(|child| Server { child, mount, deaths: 0 }));
     }
 
-    fn fork_server(&self, fuse: &OwnedFd, view: Option<&OwnedFd>, deaths: u32) -> Option<Child> {
-        let keep: Vec<RawFd> = [fuse].into_iter().chain(view).map(AsRawFd::as_raw_fd).collect();
-        self.fork_child(keep, || serve(fuse, view, deaths, &self.monitor.env))
+    fn fork_server(&self, mount: &ServedMount, deaths: u32) -> Option<Child> {
+        let fds = [&mount.fuse].into_iter().chain(&mount.view).chain(&mount.payloads);
+        self.fork_child(fds.map(AsRawFd::as_raw_fd).collect(), || serve(mount, deaths, &self.monitor.env))
     }
 
     /// Forks the first server before there is anything to serve, so that the launcher need not wait for a fork.
     fn fork_waiting_server(&self, link: &Link) -> Option<Child> {
         self.fork_child(vec![link.as_fd().as_raw_fd()], || match link.receive() {
-            Ok(Message::Serve { fuse, view }) => serve(&fuse, view.as_ref(), 0, &self.monitor.env),
+            Ok(Message::Serve { fuse, view, payloads }) => {
+                serve(&ServedMount { fuse, view, payloads, shared: false }, 0, &self.monitor.env)
+            }
             _ => 0,
         })
     }
@@ -308,9 +326,8 @@ impl Supervisor {
         if deaths > 10 {
             std::thread::sleep(Duration::from_millis(u64::from(deaths.min(100)) * 10));
         }
-        let Server { fuse, view, shared, .. } = server;
-        let child = self.fork_server(&fuse, view.as_ref(), deaths);
-        self.servers.extend(child.map(|child| Server { child, fuse, view, deaths, shared }));
+        let child = self.fork_server(&server.mount, deaths);
+        self.servers.extend(child.map(|child| Server { child, mount: server.mount, deaths }));
     }
 
     fn read_watch(&mut self, index: usize) {
@@ -352,9 +369,19 @@ impl Supervisor {
         }
     }
 
+    /// Removes the changes that were on disk for want of a tmpfs that could hold them.
+    fn remove_spare(&self) {
+        let dirs = crate::Dirs::new(&self.monitor.env, &self.monitor.config);
+        let name = self.monitor.dir.path.file_name().and_then(|name| name.to_str());
+        if let Some(spare) = name.and_then(|name| super::shown::spare(&dirs, name)).filter(|spare| spare.exists()) {
+            let _ = super::dir::remove_tree(&spare);
+        }
+    }
+
     /// Removes the record, or keeps that of a durable runtime.
     fn finish(&self) -> i32 {
         let dir = &self.monitor.dir;
+        self.remove_spare();
         let end = || -> crate::Result<()> {
             let _lock = dir.lock_changes()?;
             let mut record = dir.load()?;
@@ -370,18 +397,22 @@ impl Supervisor {
 }
 
 /// The server's process: the exit status is 0 when the mount has gone.
-fn serve(fuse: &OwnedFd, view: Option<&OwnedFd>, deaths: u32, env: &Env) -> i32 {
+fn serve(mount: &ServedMount, deaths: u32, env: &Env) -> i32 {
     let served = || -> io::Result<()> {
-        let view = match view {
+        let view = match &mount.view {
             Some(fd) => View::open(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), &env.boot_id),
             None => view::build(&Dir::default(), |_| Ok(Vec::new())).and_then(View::from_bytes),
         };
         let view = view.map_err(io::Error::other)?;
         if deaths > 0 {
             // What the dead one had taken and not answered is asked again (Linux 6.9).
-            let _ = server::resend(fuse.as_fd());
+            let _ = server::resend(mount.fuse.as_fd());
         }
-        server::serve(&view, fuse.as_fd(), geteuid().as_raw(), getegid().as_raw())
+        let (device, uid, gid) = (mount.fuse.as_fd(), geteuid().as_raw(), getegid().as_raw());
+        match &mount.payloads {
+            Some(payloads) => server::serve_with_data(&view, device, uid, gid, payloads.as_fd()),
+            None => server::serve(&view, device, uid, gid),
+        }
     };
     i32::from(served().is_err())
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use spfs_mount::inside;
+use spfs_mount::inside::{self, Place};
 use spfs_mount::view::{S_IFDIR, S_IFMT};
 use spfs_repo::{Digest, Directory, Repository};
 
@@ -20,7 +20,7 @@ use super::commit::Sides;
 use super::jobs::Job;
 use super::protocol::ResetRequest;
 use super::record::Record;
-use super::{durable, files, shown};
+use super::{durable, files, jobs, shown};
 use crate::error::{Error, Result};
 
 /// Resets changes, or the whole stack. The result is what the caller should be told.
@@ -107,21 +107,14 @@ fn exchange(job: &Job<'_>, record: &mut Record, scan: &Scan, keep: &dyn Fn(&str,
     let cached = shown::merged(&job.spfs, &record.status.stack, &record.config.live_layers)?;
     let plan = shown::plan(&job.spfs, record, &cached)?;
     let old = open_upper(job.upper.as_fd())?;
-    job.inside(|| {
+    jobs::apart(|| {
         let fill = |upper: BorrowedFd<'_>| {
             let copier = Copier { old: &old, repository: &job.spfs.local, scan, keep };
-            copier.copy(upper).map_err(|error| {
-                let source = io::Error::other(chain(&error));
-                spfs_mount::Error::System { action: "keep the changes".into(), detail: None, source }
-            })
+            copier.copy(upper).map_err(shown::as_mount_error("keep the changes"))
         };
-        Ok(inside::replace(&plan, job.link, fill)?)
+        let place = Place { namespace: job.namespace.as_fd(), id: job.mounts.namespace, link: job.link };
+        Ok(inside::replace(&plan, &place, &shown::tree(&job.spfs, &cached), fill)?)
     })
-}
-
-fn chain(error: &Error) -> String {
-    let failure = crate::failure::Failure::of(error);
-    std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ")
 }
 
 /// A durable runtime gets new directories: those in use stay as they are until it has ended.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use jiff::Timestamp;
 use spfs_mount::enter;
-use spfs_mount::plan::Plan;
+use spfs_mount::plan::{Plan, Strategy};
 use spfs_repo::Digest;
 
 use super::client::{self, VARIABLE};
@@ -65,8 +65,8 @@ pub struct Prepared {
     alive: AliveLock,
     durable: Option<AliveLock>,
     undo: Undo,
-    /// The view's file, where it could not be cached: it lives only as long as its descriptor.
-    _cached: CachedView,
+    /// The view. Its file, where it could not be cached, lives only as long as its descriptor.
+    cached: CachedView,
 }
 
 /// The calling process, inside its runtime.
@@ -109,12 +109,14 @@ pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
     let (record, durable) = record(&spfs, &request, &mut undo)?;
     let cached = shown::merged(&spfs, &record.status.base, &record.config.live_layers)?;
     let mut plan = shown::plan(&spfs, &record, &cached)?;
-    plan.share = warm::place(&spfs, &record, &cached);
+    if plan.strategies.first().is_some_and(Strategy::can_be_shared) {
+        plan.share = warm::place(&spfs, &record, &cached);
+    }
     let dir = registry::live_dir(&spfs, &record.name)?;
     let alive = make_dir(&spfs, &dir, &record)?;
     undo.dir = Some(dir);
     durable::remember(&spfs, &record, request.now)?;
-    Ok(Prepared { spfs, record, plan, alive, durable, undo, _cached: cached })
+    Ok(Prepared { spfs, record, plan, alive, durable, undo, cached })
 }
 
 /// Makes the runtime's directory; a dead one of the same name gives way.
@@ -201,7 +203,7 @@ impl Prepared {
 
     /// Moves the calling process, which must have no other thread, into the runtime.
     pub fn enter(self) -> Result<Entered> {
-        let Prepared { spfs, record, plan, alive, durable, mut undo, _cached } = self;
+        let Prepared { spfs, record, plan, alive, durable, mut undo, cached } = self;
         let dir = registry::live_dir(&spfs, &record.name)?;
         let listener = client::listen(&dir)?;
         let (env, config) = (spfs.env.clone(), spfs.config.clone());
@@ -216,7 +218,7 @@ impl Prepared {
             config,
         };
         let descriptors = monitor.descriptors();
-        let entered = enter::enter(&plan, &descriptors, |links| monitor.run(links))?;
+        let entered = enter::enter(&plan, &shown::tree(&spfs, &cached), &descriptors, |links| monitor.run(links))?;
         undo.disarm();
         Ok(Entered { name: record.name, dir, spfs, remarks: entered.remarks })
     }

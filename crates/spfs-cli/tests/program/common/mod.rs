@@ -86,7 +86,7 @@ pub fn every_strategy(test: impl Fn(&Home)) {
 
 /// The names of the ways in which `caller` can be shown /spfs.
 pub fn strategies(caller: &Caller) -> &'static [&'static str] {
-    if caller.uid() == 0 { &["image", "server"] } else { &["server"] }
+    if caller.uid() == 0 { &["image", "server", "render", "fuse"] } else { &["server", "render", "fuse"] }
 }
 
 /// Waits until `condition` holds; fails the test, naming `what`, when it does not within ten seconds.

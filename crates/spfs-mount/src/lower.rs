@@ -1,0 +1,118 @@
+//! What lies below a runtime's changes: one mount or directory for each way of showing a view.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::process::{getegid, geteuid};
+
+use crate::error::{Error, Result};
+use crate::link::{Announce, Served};
+use crate::overlay::SAFE;
+use crate::plan::{Plan, Strategy};
+use crate::sys::mount::Context;
+
+/// What makes the parts of a plan that are made only when they are needed.
+pub struct Makers<'a> {
+    /// Where a mount that needs a server is handed over.
+    pub announce: Announce<'a>,
+    /// Writes the view out as plain directories, complete under this path when it returns.
+    pub tree: &'a dyn Fn(&Path) -> Result<()>,
+}
+
+/// One lower layer, with the data-only layer that it needs, if it does.
+pub struct Lower {
+    /// Names and metadata, and data if there is no other layer: a detached mount, or a directory (`O_PATH`).
+    pub files: OwnedFd,
+    /// The directory that redirects start from, `O_PATH`.
+    pub data: Option<OwnedFd>,
+    /// Whether it is a mount that is served: its server hears of the end.
+    pub served: bool,
+    /// Whether `files` is a mount that is not attached anywhere.
+    pub detached: bool,
+}
+
+impl Lower {
+    /// Makes what `strategy` needs.
+    pub fn make(strategy: &Strategy, plan: &Plan, makers: &Makers<'_>) -> Result<Lower> {
+        let data = || open_path(&plan.payloads).map(Some);
+        Ok(match strategy {
+            Strategy::Image(path) => {
+                Lower { files: image(path, &plan.name)?, data: data()?, served: false, detached: true }
+            }
+            Strategy::Server => {
+                Lower { files: served(plan, makers, false)?, data: data()?, served: true, detached: true }
+            }
+            Strategy::Full => Lower { files: served(plan, makers, true)?, data: None, served: true, detached: true },
+            Strategy::Render(path) => {
+                if !path.is_dir() {
+                    (makers.tree)(path)?;
+                }
+                Lower { files: open_path(path)?, data: None, served: false, detached: false }
+            }
+        })
+    }
+}
+
+/// A FUSE mount of the plan's view, with data or without.
+fn served(plan: &Plan, makers: &Makers<'_>, data: bool) -> Result<OwnedFd> {
+    let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let view = view.map_err(Error::io("open", &plan.view))?;
+    let payloads = if data { Some(open_path(&plan.payloads)?) } else { None };
+    let what = Served { view: Some(view.as_fd()), payloads: payloads.as_ref().map(AsFd::as_fd) };
+    fuse(&makers.announce, &plan.name, &what)
+}
+
+/// A FUSE mount without files, whose server hears of the end where nothing else does.
+pub fn marker(announce: &Announce<'_>, name: &str) -> Result<OwnedFd> {
+    fuse(announce, name, &Served { view: None, payloads: None })
+}
+
+/// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.
+fn image(path: &Path, name: &str) -> Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("open", path))?;
+    let stat = rustix::fs::fstat(&file).map_err(Error::io("look at", path))?;
+    if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 || stat.st_mode & 0o170_000 != 0o100_000 {
+        let reason = "root mounts only images that root alone can write".to_owned();
+        return Err(Error::Damaged { path: path.to_owned(), reason });
+    }
+    let context = Context::new("erofs")?;
+    context.flag("ro")?;
+    // The descriptor that was checked, not the name, which could mean another file by now.
+    context.string("source", &format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let mounted = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY);
+    mounted.map_err(|error| match error {
+        Error::System { source, detail, .. } => {
+            Error::System { action: format!("mount the metadata image of {name}"), detail, source }
+        }
+        other => other,
+    })
+}
+
+/// Mounts a FUSE file system that the monitor serves. Opened here because the kernel compares the user namespaces of
+/// the opener and of the mount.
+fn fuse(announce: &Announce<'_>, name: &str, what: &Served<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| Error::NoFuse { source: e.into() })?;
+    let context = Context::new("fuse")?;
+    context.string("source", &format!("spfs:{name}"))?;
+    context.string("subtype", "spfs")?;
+    context.string("fd", &device.as_raw_fd().to_string())?;
+    // Overlayfs copies the root's attributes before it asks: the permission bits must be right from the start.
+    context.string("rootmode", "40755")?;
+    context.string("user_id", &geteuid().as_raw().to_string())?;
+    context.string("group_id", &getegid().as_raw().to_string())?;
+    context.flag("default_permissions")?;
+    context.flag("allow_other")?;
+    let mount = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    announce.serve(device.as_fd(), what)?;
+    Ok(mount)
+}
+
+/// Opens a directory, `O_PATH`.
+pub fn open_path(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(Error::io("open", path))
+}
