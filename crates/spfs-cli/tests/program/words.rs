@@ -405,7 +405,8 @@ fn throwing_changes_away_is_asked_for_on_a_terminal() {
         }
         terminal.finish().1
     };
-    assert!(reset("", "n").contains("code 2 new"));
+    let said = reset("", "n");
+    assert!(said.contains("code 2 new"), "{said}");
     assert!(reset("", "yes").contains("code 0 a"));
     assert!(reset("--yes", "").contains("code 0 a"));
     assert!(reset("--keep-changes", "").contains("code 0 a new"));
