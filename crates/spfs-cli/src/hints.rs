@@ -67,6 +67,16 @@ const DENIED: &str = "`spfs config --origin` shows where things are kept; SPFS_S
 const FULL: &str = "`spfs clean` empties caches; SPFS_STORAGE_ROOT=DIR keeps things elsewhere, and \
                     SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory";
 
+const DOCTOR: &str = "`spfs doctor` tries everything that environments need here";
+/// Where `/dev/fuse` is there but not for us.
+pub const FUSE_DENIED: &str =
+    "as root: chmod 666 /dev/fuse (or install the package fuse3, which does it at every start)";
+/// Where `/dev/fuse` is missing or unusable.
+pub const FUSE_MISSING: &str = "as root: modprobe fuse; in a container: give it --device /dev/fuse";
+/// What a container needs for namespaces and mounts.
+pub const CONTAINER: &str = "in a container, start it with --security-opt seccomp=unconfined --security-opt \
+                             apparmor=unconfined --device /dev/fuse";
+
 /// What went wrong in the runtime's monitor, by the kind that it sends.
 fn of_monitor(kind: FailureKind) -> Vec<String> {
     match kind {
@@ -106,22 +116,24 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
     use mount::Error;
     match error {
         Error::UserNamespaceForbidden { .. } => {
-            vec![user_namespaces(|path| std::fs::read_to_string(path).ok(), |path| Path::new(path).exists())]
+            vec![user_namespaces_here(), DOCTOR.to_owned()]
         }
         Error::NamespaceLimit { .. } => {
             one("leave some environments, or as root raise the limit: sysctl -w user.max_user_namespaces=15000")
         }
         Error::NoFuse { source } if source.kind() == ErrorKind::PermissionDenied => {
-            one("as root: chmod 666 /dev/fuse (or install the package fuse3, which does it at every start)")
+            vec![FUSE_DENIED.to_owned(), DOCTOR.to_owned()]
         }
-        Error::NoFuse { .. } => one("as root: modprobe fuse; in a container: give it --device /dev/fuse"),
+        Error::NoFuse { .. } => vec![FUSE_MISSING.to_owned(), DOCTOR.to_owned()],
         Error::Busy => one(BUSY),
         Error::Backend { source, .. } => {
             of_mount(source).into_iter().chain(one("without --backend, spfs takes the best way that works")).collect()
         }
         Error::NoBackend { source, .. } => of_mount(source),
         Error::Repository(error) => of_repository(error),
-        Error::KernelTooOld { .. } => one("docs/install.md says which kernels have what is needed"),
+        Error::KernelTooOld { .. } => {
+            one("`spfs doctor` shows what this kernel can do, and docs/install.md what is needed")
+        }
         _ => Vec::new(),
     }
 }
@@ -132,6 +144,11 @@ fn of_system(kind: ErrorKind) -> Vec<String> {
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => one(DENIED),
         _ => Vec::new(),
     }
+}
+
+/// What forbids user namespaces on this machine, and how to allow them.
+pub fn user_namespaces_here() -> String {
+    user_namespaces(|path| std::fs::read_to_string(path).ok(), |path| Path::new(path).exists())
 }
 
 /// What forbids user namespaces here, and how to allow them: by the settings that distributions use.

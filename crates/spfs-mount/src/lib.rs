@@ -14,6 +14,7 @@ pub mod lower;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;
+pub mod probe;
 pub mod publish;
 mod redirect;
 pub mod server;

@@ -147,7 +147,7 @@ fn none_works(mut failed: Vec<(&'static str, Error)>) -> Error {
 }
 
 /// An error and all its causes, in one line.
-fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -215,7 +215,7 @@ fn finish(plan: &Plan, context: &Context) -> Result<OwnedFd> {
 }
 
 /// Says that the kernel is too old where an option is not known to it.
-fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
+pub(crate) fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
     move |error| match error {
         Error::System { source, detail, .. }
             if matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::OPNOTSUPP)) =>
@@ -226,7 +226,6 @@ fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
         other => other,
     }
 }
-
 /// Watches for the end of a mount that is not attached yet; `None` if the user has no inotify instance or watch left.
 fn watch(mount: &OwnedFd) -> Option<OwnedFd> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;

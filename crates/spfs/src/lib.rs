@@ -11,6 +11,7 @@ pub mod commit;
 pub mod config;
 pub mod diff;
 pub mod dirs;
+pub mod doctor;
 pub mod env_spec;
 pub mod error;
 pub mod failure;

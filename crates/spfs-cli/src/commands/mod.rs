@@ -9,6 +9,7 @@ pub mod commit;
 pub mod completion;
 pub mod config;
 pub mod diff;
+pub mod doctor;
 pub mod edit;
 pub mod help;
 pub mod info;
@@ -65,6 +66,7 @@ pub const ALL: &[Entry] = &[
     entry::<render::Args>("render", &[], Place::More("store")),
     entry::<join::Args>("join", &[], Place::More("runtimes")),
     entry::<runtime::Args>("runtime", &["rt"], Place::More("runtimes")),
+    entry::<doctor::Args>("doctor", &[], Place::More("set up")),
     entry::<init::Args>("init", &[], Place::More("set up")),
     entry::<config::Args>("config", &[], Place::More("set up")),
     entry::<completion::Args>("completion", &[], Place::More("set up")),

@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod doctor;
 mod durable;
 mod editing;
 mod ending;

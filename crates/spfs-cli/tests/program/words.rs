@@ -39,7 +39,7 @@ Names
 More
   store     ls-tags layers platforms write check clean render
   runtimes  join runtime
-  set up    init config completion man version
+  set up    doctor init config completion man version
 
 spfs help COMMAND, or spfs help TOPIC: environments, references, editing, durable, layers, config, shells
 "#);
