@@ -167,7 +167,7 @@ fn user_namespaces(read: impl Fn(&str) -> Option<String>, exists: impl Fn(&str) 
     }
     if exists("/.dockerenv") || exists("/run/.containerenv") {
         return "in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-                --security-opt systempaths=unconfined --device /dev/fuse"
+                --device /dev/fuse"
             .to_owned();
     }
     "docs/install.md lists what forbids them: a sysctl, AppArmor, SELinux, a container's seccomp filter; \

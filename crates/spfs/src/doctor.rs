@@ -126,7 +126,7 @@ pub fn examine(env: &Env, config: &Config) -> Report {
     places.extend([changes(config), processes(), user_namespace_limit(privileged)]);
     let needed = |facility| match facility {
         Facility::UserNamespace => !privileged,
-        Facility::NewRoot => (!present && !privileged) || (inside && !privileged),
+        Facility::NewRoot => !privileged && (inside || !present),
         _ => true,
     };
     let tried = Facility::ALL.into_iter().map(|facility| {
