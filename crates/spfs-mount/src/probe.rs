@@ -26,7 +26,7 @@ use crate::redirect::redirect;
 use crate::sys::mount::{self, Context};
 use crate::sys::process::{self, Fork};
 use crate::view::{self, View};
-use crate::{BootId, SPFS, image, lower, namespace, overlay, server};
+use crate::{BootId, SPFS, changes, image, lower, namespace, overlay, server};
 
 /// How long a probe may take before its child is killed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -277,7 +277,7 @@ fn mount_overlay() -> Result<()> {
     let context = Context::new("overlay")?;
     context.flag("userxattr")?;
     for name in ["lower", "upper", "work"] {
-        overlay::make_directory(&tmpfs, name)?;
+        changes::make_directory(&tmpfs, name)?;
         context.string(&format!("{name}dir"), &format!("{point}/{name}"))?;
     }
     context.mount(overlay::SAFE).map(drop)

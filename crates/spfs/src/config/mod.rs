@@ -186,7 +186,7 @@ impl Config {
                 backend: text("filesystem.backend").and_then(|name| Backend::of(&name)).unwrap_or_default(),
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
-                share: !matches!(get("filesystem.share"), Some(Value::Bool(false))),
+                share: matches!(get("filesystem.share"), Some(Value::Bool(true))),
                 warm_seconds: number("filesystem.warm_seconds"),
                 tmpfs_size: text("filesystem.tmpfs_size"),
             },

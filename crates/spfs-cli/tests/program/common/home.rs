@@ -67,9 +67,6 @@ impl Home {
             ("USER".into(), self.caller.name().into()),
             ("LOGNAME".into(), self.caller.name().into()),
             ("SHELL".into(), "/bin/sh".into()),
-            // Most tests are about a runtime of its own, and what is kept warm would be taken for something left behind.
-            ("SPFS_FILESYSTEM_SHARE".into(), "false".into()),
-            ("SPFS_FILESYSTEM_WARM_SECONDS".into(), "0".into()),
             ("LANG".into(), "C.UTF-8".into()),
             ("TERM".into(), "dumb".into()),
             ("PATH".into(), path),
