@@ -1,7 +1,9 @@
 //! Which repository a command works on, and finding things in it.
 
+use std::sync::Arc;
+
 use spfs::repo::reference::{Reference, Resolved};
-use spfs::repo::{Digest, Directory};
+use spfs::repo::{Digest, Directory, Repository};
 use spfs::tags::Author;
 use spfs::{EnvSpec, Spfs};
 
@@ -17,12 +19,12 @@ pub struct Choice {
 
 impl Choice {
     /// Opens it.
-    pub fn open(&self, spfs: &Spfs) -> Result<Directory> {
+    pub fn open(&self, spfs: &Spfs) -> Result<Arc<dyn Repository>> {
         Ok(spfs::remotes::open(spfs, self.remote.as_deref())?)
     }
 
     /// The objects that an env spec means in `repository`, which is this one: bottom-most first, not taken apart.
-    pub fn stack(&self, spfs: &Spfs, repository: &Directory, text: &str) -> Result<Vec<Digest>> {
+    pub fn stack(&self, spfs: &Spfs, repository: &dyn Repository, text: &str) -> Result<Vec<Digest>> {
         let spec: EnvSpec = text.parse()?;
         if self.remote.is_none() {
             let stack = spfs::resolve(spfs, &spec)?;
@@ -40,17 +42,26 @@ impl Choice {
     }
 
     /// The layers of [`Choice::stack`], bottom-most first.
-    pub fn layers(&self, spfs: &Spfs, repository: &Directory, text: &str) -> Result<Vec<Digest>> {
+    pub fn layers(&self, spfs: &Spfs, repository: &dyn Repository, text: &str) -> Result<Vec<Digest>> {
         Ok(spfs::stack::expand(repository, &self.stack(spfs, repository, text)?)?)
     }
 }
 
+/// The directory that `repository` is, for a command that works on files.
+pub fn directory<'a>(repository: &'a dyn Repository, what: &str) -> Result<&'a Directory> {
+    repository.as_directory().ok_or_else(|| {
+        let reason = format!("{what} works on a directory; do it here, and `spfs push` or `spfs pull`");
+        let what = format!("this for {}", repository.address());
+        spfs::Error::Unsupported { what, reason }.into()
+    })
+}
+
 /// Finds the object that `text` names, and warns where it could have meant another.
-pub fn resolve(repository: &Directory, text: &str) -> Result<Resolved> {
+pub fn resolve(repository: &dyn Repository, text: &str) -> Result<Resolved> {
     find(repository, &text.parse()?)
 }
 
-fn find(repository: &Directory, reference: &Reference) -> Result<Resolved> {
+fn find(repository: &dyn Repository, reference: &Reference) -> Result<Resolved> {
     let resolved = spfs::remotes::resolve(repository, reference)?;
     if !resolved.shadowed.is_empty() {
         let (name, digests) = (reference.to_string(), resolved.shadowed.clone());

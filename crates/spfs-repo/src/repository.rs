@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use crate::digest::{Digest, DigestPrefix};
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::object::Object;
 use crate::tag::{Tag, TagName};
@@ -20,6 +21,11 @@ pub type EachPayload<'a> = dyn FnMut(&Digest, &mut dyn Read) -> Result<()> + 'a;
 pub trait Repository: Send + Sync {
     /// Where it is, as a URL that opens it again: `file:///abs/path/`.
     fn address(&self) -> String;
+
+    /// The directory that it is, if it is one on this machine: for what needs paths, and for faster ways.
+    fn as_directory(&self) -> Option<&Directory> {
+        None
+    }
 
     /// Reads one object. Unknown: [`crate::Error::UnknownObject`].
     fn read_object(&self, digest: &Digest) -> Result<Object>;

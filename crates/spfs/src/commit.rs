@@ -88,7 +88,7 @@ fn stat_cache(spfs: &Spfs, path: &Path) -> Option<StatCache> {
 /// Makes a platform of `stack` (bottom-most first); what stands in it twice moves up.
 pub fn platform_of(
     spfs: &Spfs,
-    repository: &Directory,
+    repository: &dyn Repository,
     stack: &[Digest],
     names: &[TagName],
     author: &Author,
@@ -103,7 +103,7 @@ pub fn platform_of(
     let digest = platform(&*batch, unique, spfs.config.storage.format)?;
     batch.finish()?;
     tags::tag(repository, &digest, names, author)?;
-    if repository.root() == spfs.local.root() {
+    if repository.as_directory().is_some_and(|directory| directory.root() == spfs.local.root()) {
         // As above.
         let _ = views::ensure(spfs, &[digest]);
     }

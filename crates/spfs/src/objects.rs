@@ -1,14 +1,14 @@
 //! Every layer, or every platform, of a repository.
 
-use spfs_repo::{Digest, Directory, Kind};
+use spfs_repo::{Digest, DigestPrefix, Kind, Repository};
 
 use crate::error::Result;
 use crate::names::{Named, Names, short_among};
 use crate::{parallel, resolve};
 
 /// The objects of one kind, sorted by digest, with short forms and tags. An object that cannot be read is an error.
-pub fn list(repository: &Directory, kind: Kind) -> Result<Vec<Named>> {
-    let all = repository.objects()?;
+pub fn list(repository: &dyn Repository, kind: Kind) -> Result<Vec<Named>> {
+    let all = repository.find(&DigestPrefix::any())?;
     let names = Names::load(repository)?;
     let kinds = parallel::map(parallel::cores(), &all, |digest| resolve::kind(repository, digest));
     let mut found = Vec::new();

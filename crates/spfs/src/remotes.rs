@@ -1,6 +1,7 @@
 //! Opening the repository that a name or an address means, and finding things in it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use spfs_repo::reference::{Reference, Resolved};
 use spfs_repo::{Directory, Error as RepoError, Repository};
@@ -13,8 +14,8 @@ use crate::spfs::Spfs;
 
 /// Opens the repository that `name` means: the local one if nothing is given, else a configured remote, a URL, or a
 /// path with a `/` in it.
-pub fn open(spfs: &Spfs, name: Option<&str>) -> Result<Directory> {
-    let Some(name) = name else { return Ok(spfs.local.clone()) };
+pub fn open(spfs: &Spfs, name: Option<&str>) -> Result<Arc<dyn Repository>> {
+    let Some(name) = name else { return Ok(Arc::new(spfs.local.clone())) };
     if let Some(remote) = spfs.config.remotes.get(name) {
         return open_configured(name, remote);
     }
@@ -39,7 +40,7 @@ fn scheme(text: &str) -> Option<(&str, &str)> {
     (valid && scheme.starts_with(|c: char| c.is_ascii_alphabetic())).then_some((scheme, rest))
 }
 
-fn open_configured(name: &str, remote: &Remote) -> Result<Directory> {
+fn open_configured(name: &str, remote: &Remote) -> Result<Arc<dyn Repository>> {
     if let Some(address) = &remote.address {
         return match scheme(address) {
             Some((scheme, rest)) => open_url(address, scheme, rest),
@@ -63,7 +64,7 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Directory> {
 
 /// Opens `rest`, what follows the scheme of the URL `whole`. As upstream does, a path is taken as it stands, without
 /// percent-decoding (`docs/format.md`, addresses).
-fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Directory> {
+fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Arc<dyn Repository>> {
     if scheme != "file" {
         return Err(unsupported(whole, scheme));
     }
@@ -92,9 +93,9 @@ fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Directory> {
     open_directory(PathBuf::from(path), create, namespace)
 }
 
-fn open_directory(path: PathBuf, create: bool, namespace: Option<&str>) -> Result<Directory> {
+fn open_directory(path: PathBuf, create: bool, namespace: Option<&str>) -> Result<Arc<dyn Repository>> {
     let directory = if create { Directory::create(path)? } else { Directory::open(path)? };
-    Ok(directory.with_namespace(namespace)?)
+    Ok(Arc::new(directory.with_namespace(namespace)?))
 }
 
 fn unsupported(whole: &str, scheme: &str) -> Error {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Digest, Directory, Error as RepoError, Kind, Repository};
+use spfs_repo::{Digest, Error as RepoError, Kind, Repository};
 
 use crate::Spfs;
 use crate::env_spec::EnvSpec;
@@ -124,13 +124,13 @@ fn within(place: Place, source: Error) -> Error {
     }
 }
 
-/// The kind of an object, from its header alone: a manifest may be large.
-pub(crate) fn kind(repository: &Directory, digest: &Digest) -> Result<Kind> {
+/// The kind of an object, from its header alone where that can be had: a manifest may be large.
+pub(crate) fn kind(repository: &dyn Repository, digest: &Digest) -> Result<Kind> {
     use std::io::Read;
-    let path = repository.object_path(digest);
     let mut header = [0; spfs_repo::codec::HEADER_LEN];
-    let read = std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut header));
-    match read.ok().and_then(|()| spfs_repo::codec::decode_header(&header).ok()) {
+    let file = repository.as_directory().and_then(|directory| std::fs::File::open(directory.object_path(digest)).ok());
+    let read = file.and_then(|mut file| file.read_exact(&mut header).ok());
+    match read.and_then(|()| spfs_repo::codec::decode_header(&header).ok()) {
         Some((kind, ..)) => Ok(kind),
         // Missing, cut short or damaged: the full reader says it properly.
         None => Ok(repository.read_object(digest)?.kind()),

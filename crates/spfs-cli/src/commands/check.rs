@@ -50,7 +50,7 @@ impl Run for Args {
             false => {
                 let mut digests = Vec::new();
                 for reference in &self.references {
-                    digests.extend(self.repository.stack(spfs, &repository, reference)?);
+                    digests.extend(self.repository.stack(spfs, &*repository, reference)?);
                 }
                 Some(digests)
             }
@@ -60,7 +60,7 @@ impl Run for Args {
             None => 0,
         };
         let options = Options { only, fast: self.fast, threads };
-        let report = check::check(&repository, &options, &context.bar("checking"))?;
+        let report = check::check(&*repository, &options, &context.bar("checking"))?;
         let mut out = context.out();
         if self.json.json {
             out.json(&report)?;

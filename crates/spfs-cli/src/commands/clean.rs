@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::errors::{Result, warn};
 use crate::format;
 use crate::output::Output;
-use crate::repository::Choice;
+use crate::repository::{self, Choice};
 use crate::shared::Json;
 
 /// Remove records of dead runtimes and caches over their limit; show what nothing needs any more
@@ -55,13 +55,14 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
+        let repository = repository::directory(&*repository, "cleaning")?;
         let caches = cache::plan(spfs, spfs.env.now())?;
         let mut out = context.out();
         // Looking at the runtimes removes the records of those that have died.
         let roots = used_by_runtimes(spfs)?;
         super::runtime::warn_of_damaged(spfs)?;
         if self.dry_run {
-            let plan = clean::plan(&repository, &roots, &context.bar("looking"))?;
+            let plan = clean::plan(repository, &roots, &context.bar("looking"))?;
             if self.json.json {
                 out.json(&Shown { plan: &plan, caches: &caches })?;
             } else {

@@ -133,11 +133,12 @@ impl Args {
                     no_cache: self.no_cache,
                     threads: self.max_concurrent_blobs.unwrap_or(cores).clamp(1, cores),
                 };
-                commit::path(spfs, &repository, path, &options, &author, &context.bar("committing"))?
+                let directory = repository::directory(&*repository, "committing files")?;
+                commit::path(spfs, directory, path, &options, &author, &context.bar("committing"))?
             }
             (None, reference) => {
-                let stack = choice.stack(spfs, &repository, reference.as_deref().unwrap_or_default())?;
-                commit::platform_of(spfs, &repository, &stack, &self.tag, &author)?
+                let stack = choice.stack(spfs, &*repository, reference.as_deref().unwrap_or_default())?;
+                commit::platform_of(spfs, &*repository, &stack, &self.tag, &author)?
             }
         };
         let mut out = context.out();

@@ -58,7 +58,7 @@ impl Args {
         let Some(from) = &self.from else { return Ok(diff::active(spfs, &bar)?) };
         let repository = self.repository.open(spfs)?;
         let read = |text: &str| -> Result<Merged> {
-            Ok(Merged::read(&repository, &self.repository.layers(spfs, &repository, text)?)?)
+            Ok(Merged::read(&*repository, &self.repository.layers(spfs, &*repository, text)?)?)
         };
         let to = match &self.to {
             Some(to) => read(to)?,

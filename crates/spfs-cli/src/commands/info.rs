@@ -81,7 +81,7 @@ impl Run for Args {
 impl Args {
     fn objects(&self, context: &Context, out: &mut Output, spfs: &Spfs) -> Result<()> {
         let repository = self.repository.open(spfs)?;
-        let names = Names::load(&repository)?;
+        let names = Names::load(&*repository)?;
         let limit = match context.verbose {
             _ if self.json.json => usize::MAX,
             0 => 10,
@@ -93,7 +93,7 @@ impl Args {
             let answer = if reference == "/spfs" || reference.starts_with("/spfs/") {
                 sources(context, &names, spfs, reference)?
             } else {
-                let digest = repository::resolve(&repository, reference)?.digest;
+                let digest = repository::resolve(&*repository, reference)?.digest;
                 Answer::Object(match self.follow {
                     true => info::describe_below(&names, &digest, limit)?,
                     false => vec![info::describe(&names, &digest, limit)?],
@@ -258,12 +258,12 @@ impl Args {
             false => {
                 let mut stack = Vec::new();
                 for reference in &self.references {
-                    spfs::stack::push(&mut stack, repository::resolve(&repository, reference)?.digest);
+                    spfs::stack::push(&mut stack, repository::resolve(&*repository, reference)?.digest);
                 }
                 stack
             }
         };
-        let all = info::annotations(&repository, &stack)?;
+        let all = info::annotations(&*repository, &stack)?;
         if self.get_all || self.json.json {
             let wanted = all.into_iter().filter(|(key, _)| self.get.is_empty() || self.get.contains(key));
             let map: serde_json::Map<_, _> = wanted.map(|(key, value)| (key, value.into())).collect();

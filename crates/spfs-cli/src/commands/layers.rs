@@ -47,7 +47,7 @@ impl Options {
     pub fn list(&self, context: &Context, kind: Kind) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let found = objects::list(&repository, kind)?;
+        let found = objects::list(&*repository, kind)?;
         let mut out = context.out();
         if self.json.json {
             out.json(&found)?;

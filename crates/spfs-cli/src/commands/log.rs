@@ -31,7 +31,7 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let mut versions = tags::log(&repository, &self.tag.name)?;
+        let mut versions = tags::log(&*repository, &self.tag.name)?;
         versions.retain(|version| version.tag.version >= self.tag.version);
         let mut out = context.out();
         if self.json.json {

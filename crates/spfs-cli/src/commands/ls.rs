@@ -49,11 +49,11 @@ impl Run for Args {
         let path = merged::relative(&self.path)?;
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let layers = self.repository.layers(spfs, &repository, &self.reference)?;
-        let merged = Merged::read(&repository, &layers)?;
+        let layers = self.repository.layers(spfs, &*repository, &self.reference)?;
+        let merged = Merged::read(&*repository, &layers)?;
         let mut out = context.out();
         let sizes = self.long || self.json.json;
-        let record = if self.long && !self.json.json { record(&repository, &self.reference)? } else { None };
+        let record = if self.long && !self.json.json { record(&*repository, &self.reference)? } else { None };
         if self.recursive {
             let mut listings = Vec::new();
             let mut failed = Ok(());

@@ -31,7 +31,7 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let names = tags::list(&repository, &self.path, self.recursive)?;
+        let names = tags::list(&*repository, &self.path, self.recursive)?;
         let mut out = context.out();
         if self.json.json {
             out.json(&names)?;

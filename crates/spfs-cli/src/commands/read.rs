@@ -32,8 +32,8 @@ impl Run for Args {
         let repository = self.repository.open(spfs)?;
         let digest = match &self.path {
             None => {
-                let digest = repository::resolve(&repository, &self.reference)?.digest;
-                if !files::is_blob(&repository, &digest)? {
+                let digest = repository::resolve(&*repository, &self.reference)?.digest;
+                if !files::is_blob(&*repository, &digest)? {
                     return Err(Failure::new(format!("{} is not a single file", self.reference))
                         .hint(format!("name a file in it: spfs read {} PATH", self.reference))
                         .hint(format!("`spfs ls {}` lists what there is", self.reference)));
@@ -41,11 +41,11 @@ impl Run for Args {
                 digest
             }
             Some(path) => {
-                let layers = self.repository.layers(spfs, &repository, &self.reference)?;
-                files::payload_at(&Merged::read(&repository, &layers)?, &merged::relative(path)?)?
+                let layers = self.repository.layers(spfs, &*repository, &self.reference)?;
+                files::payload_at(&Merged::read(&*repository, &layers)?, &merged::relative(path)?)?
             }
         };
-        let mut content = Content::open(&repository, &digest)?;
+        let mut content = Content::open(&*repository, &digest)?;
         let mut out = Output::raw();
         let mut buffer = vec![0; 256 << 10];
         loop {

@@ -10,7 +10,7 @@ use super::Run;
 use crate::complete;
 use crate::context::Context;
 use crate::errors::Result;
-use crate::repository::Choice;
+use crate::repository::{self, Choice};
 use crate::shared::Json;
 
 /// Write an environment out as plain directories
@@ -60,7 +60,8 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let layers = self.repository.layers(spfs, &repository, &self.reference)?;
+        let repository = repository::directory(&*repository, "rendering")?;
+        let layers = self.repository.layers(spfs, repository, &self.reference)?;
         let strategy = match (self.strategy, &self.target) {
             (Some(How::HardLink), _) | (None, None) => Strategy::HardLink,
             (Some(How::HardLinkNoProxy), _) => Strategy::HardLinkNoProxy,
@@ -78,8 +79,8 @@ impl Run for Args {
         };
         let bar = context.bar("rendering");
         let rendered = match &self.target {
-            Some(target) => render::to_directory(&repository, &layers, target, &options, &bar)?,
-            None => render::in_repository(&repository, &layers, &options, &bar)?,
+            Some(target) => render::to_directory(repository, &layers, target, &options, &bar)?,
+            None => render::in_repository(repository, &layers, &options, &bar)?,
         };
         let mut out = context.out();
         out.json(&rendered)?;

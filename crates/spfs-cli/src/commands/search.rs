@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use spfs::repo::{Directory, TagName};
+use spfs::repo::{Repository, TagName};
 use spfs::tags;
 
 use super::Run;
@@ -35,19 +35,19 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let mut found = Vec::new();
-        let mut look = |repository: &Directory, name: &str| -> Result<()> {
+        let mut look = |repository: &dyn Repository, name: &str| -> Result<()> {
             let repository_name = || name.to_owned();
             let tags = tags::search(repository, &self.term)?;
             found.extend(tags.into_iter().map(|tag| Found { tag, repository: repository_name() }));
             Ok(())
         };
         if let Some(remote) = &self.repository.remote {
-            look(&self.repository.open(spfs)?, remote)?;
+            look(&*self.repository.open(spfs)?, remote)?;
         } else {
             look(&spfs.local, "local")?;
             for name in spfs.config.remotes.keys() {
                 match spfs::remotes::open(spfs, Some(name)) {
-                    Ok(repository) => look(&repository, name)?,
+                    Ok(repository) => look(&*repository, name)?,
                     Err(error) => {
                         let causes: Vec<String> = chain(&error).map(ToString::to_string).collect();
                         warn(&format!("the remote {name} was not searched: {}", causes.join(": ")));

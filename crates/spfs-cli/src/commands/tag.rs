@@ -37,8 +37,8 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let target = repository::resolve(&repository, &self.target)?.digest;
-        tags::tag(&repository, &target, &self.tags, &repository::author(spfs))?;
+        let target = repository::resolve(&*repository, &self.target)?.digest;
+        tags::tag(&*repository, &target, &self.tags, &repository::author(spfs))?;
         let mut out = context.out();
         if self.json.json {
             out.json(&serde_json::json!({ "digest": target, "tags": self.tags }))?;

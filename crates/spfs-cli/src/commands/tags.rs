@@ -32,12 +32,12 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let (tags, damaged) = tags::tags(&repository)?;
+        let (tags, damaged) = tags::tags(&*repository)?;
         let mut out = context.out();
         if self.json.json {
             out.json(&tags)?;
         } else if self.target {
-            let names = if self.short { Some(Names::load(&repository)?) } else { None };
+            let names = if self.short { Some(Names::load(&*repository)?) } else { None };
             for pointer in &tags {
                 let target = match &names {
                     Some(names) => names.short(&pointer.target)?,

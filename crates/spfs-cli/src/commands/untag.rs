@@ -60,7 +60,7 @@ impl Run for Args {
         let what = self.what(&spec)?;
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
-        let removed = tags::untag(&repository, &spec.name, what)?;
+        let removed = tags::untag(&*repository, &spec.name, what)?;
         let mut out = context.out();
         if self.json.json {
             out.json(&removed)?;

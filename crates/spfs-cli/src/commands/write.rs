@@ -40,7 +40,7 @@ impl Run for Args {
             Some(path) => Box::new(File::open(path).map_err(spfs::Error::io("open", path))?),
             None => Box::new(std::io::stdin().lock()),
         };
-        let written = files::write(&repository, &mut *content, &self.tag, &repository::author(spfs))?;
+        let written = files::write(&*repository, &mut *content, &self.tag, &repository::author(spfs))?;
         let mut out = context.out();
         if self.json.json {
             out.json(&written)?;

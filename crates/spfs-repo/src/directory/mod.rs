@@ -163,6 +163,10 @@ impl Repository for Directory {
         format!("file://{}/{namespace}", self.inner.root.display().to_string().trim_end_matches('/'))
     }
 
+    fn as_directory(&self) -> Option<&Directory> {
+        Some(self)
+    }
+
     /// Beyond reading and decoding, checks that the object is the one that its name promises.
     fn read_object(&self, digest: &Digest) -> Result<Object> {
         let path = self.object_path(digest);

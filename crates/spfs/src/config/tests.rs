@@ -167,5 +167,5 @@ fn a_remote_may_be_a_directory_below_the_home() {
     let (dir, env) = home(&[("etc/spfs.toml", toml)]);
     let spfs = crate::Spfs::open(env.clone(), Config::load(&env).unwrap()).unwrap();
     let opened = crate::remotes::open(&spfs, Some("origin")).unwrap();
-    assert_eq!(opened.root(), fs::canonicalize(dir.path()).unwrap().join("shared"));
+    assert_eq!(opened.as_directory().unwrap().root(), fs::canonicalize(dir.path()).unwrap().join("shared"));
 }

@@ -25,9 +25,9 @@ fn names_and_addresses_of_directories() {
     {
         assert_eq!(remotes::open(&spfs, Some(name)).unwrap().address(), address, "{name}");
     }
-    assert_eq!(remotes::open(&spfs, None).unwrap().root(), spfs.local.root());
+    assert_eq!(remotes::open(&spfs, None).unwrap().address(), spfs.local.address());
     let spaced = remotes::open(&spfs, Some(&format!("{root}?tag_namespace=ns"))).unwrap();
-    assert_eq!(spaced.namespace(), Some("ns"));
+    assert_eq!(spaced.as_directory().unwrap().namespace(), Some("ns"));
     let new = repo.beside("new");
     remotes::open(&spfs, Some(&format!("file:{}?create=true", new.display()))).unwrap();
     assert!(new.join("objects").is_dir());
