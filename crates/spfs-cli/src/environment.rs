@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{FalseyValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use spfs::config::Backend;
+use spfs::sync::{Options, Policy};
 
 use crate::complete;
 
@@ -43,10 +44,10 @@ pub struct Environment {
     #[arg(long, value_name = "NAME", ignore_case = true, value_parser = backends())]
     pub backend: Option<Backend>,
     #[command(flatten)]
-    sync: Sync,
-    // Where to fetch from. Hidden for the same reason as the rest of `Sync`.
-    #[arg(short, long, hide = true, value_name = "REMOTE")]
-    remote: Option<String>,
+    pub sync: Sync,
+    /// Look only in this remote, and fetch from it what is not here
+    #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
+    pub remote: Option<String>,
 }
 
 impl Environment {
@@ -78,14 +79,29 @@ fn backends() -> impl TypedValueParser<Value = Backend> {
     names.map(|name| Backend::of(&name).unwrap_or_default())
 }
 
-// How what is missing is fetched from remotes. Scripts written for existing SPFS say these; there are no remotes yet to
-// fetch from, so nothing is what they ask for, and they are not shown.
+// How what is missing is fetched from remotes.
 #[derive(clap::Args)]
 pub struct Sync {
-    #[arg(long, alias = "pull", hide = true)]
+    /// Ask the remotes first, for the newest versions of tags
+    #[arg(long, alias = "pull")]
     sync: bool,
-    #[arg(long, hide = true)]
+    /// The same, and look whether everything below is here
+    #[arg(long)]
     check: bool,
-    #[arg(long, hide = true)]
+    /// The same, and read and compare what is here
+    #[arg(long)]
     resync: bool,
+}
+
+impl Sync {
+    /// For the engine.
+    pub fn options(&self) -> Options {
+        let policy = match (self.resync, self.check, self.sync) {
+            (true, ..) => Policy::Resync,
+            (_, true, _) => Policy::Check,
+            (.., true) => Policy::LatestTags,
+            _ => Policy::MissingOnly,
+        };
+        Options { policy, threads: 0 }
+    }
 }

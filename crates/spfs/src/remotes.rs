@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Directory, Error as RepoError, Repository};
+use spfs_repo::{Archive, Directory, Error as RepoError, Repository};
 
 use crate::config::{Remote, Value};
 use crate::error::{Error, Result};
@@ -56,7 +56,10 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Arc<dyn Repository>> {
             let create = matches!(remote.options.get("create"), Some(Value::Bool(true)));
             open_directory(path.clone(), create, text("tag_namespace"))
         }
-        (Some("fs"), _) => Err(Error::invalid("remote", name, "it has neither an address nor a path")),
+        (Some("tar"), Some(Value::Path(path))) => {
+            Ok(Arc::new(Archive::create(path)?.with_namespace(text("tag_namespace"))?))
+        }
+        (Some("fs" | "tar"), _) => Err(Error::invalid("remote", name, "it has neither an address nor a path")),
         (Some(other), _) => Err(unsupported(name, other)),
         (None, _) => Err(Error::invalid("remote", name, "it has neither an address nor a scheme")),
     }
@@ -65,7 +68,7 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Arc<dyn Repository>> {
 /// Opens `rest`, what follows the scheme of the URL `whole`. As upstream does, a path is taken as it stands, without
 /// percent-decoding (`docs/format.md`, addresses).
 fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Arc<dyn Repository>> {
-    if scheme != "file" {
+    if scheme != "file" && scheme != "tar" {
         return Err(unsupported(whole, scheme));
     }
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -84,13 +87,17 @@ fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Arc<dyn Repository>
             ("tag_namespace", value) => namespace = Some(value),
             // A view of the past that is silently the present would be worse than none.
             ("when", _) => {
-                let reason = "repositories as they were in the past arrive with sharing";
+                let reason = "this version cannot open repositories as they were in the past";
                 return Err(Error::Unsupported { what: format!("`when` in {whole}"), reason: reason.to_owned() });
             }
             _ => {}
         }
     }
-    open_directory(PathBuf::from(path), create, namespace)
+    match scheme {
+        // Existing SPFS makes an archive that is not there, too.
+        "tar" => Ok(Arc::new(Archive::create(path)?.with_namespace(namespace)?)),
+        _ => open_directory(PathBuf::from(path), create, namespace),
+    }
 }
 
 fn open_directory(path: PathBuf, create: bool, namespace: Option<&str>) -> Result<Arc<dyn Repository>> {
@@ -99,7 +106,7 @@ fn open_directory(path: PathBuf, create: bool, namespace: Option<&str>) -> Resul
 }
 
 fn unsupported(whole: &str, scheme: &str) -> Error {
-    let reason = format!("this version opens directories only (file:PATH); `{scheme}` arrives with sharing");
+    let reason = format!("this version opens directories (file:PATH) and archives (tar:PATH) only, not `{scheme}`");
     Error::Unsupported { what: format!("the repository {whole}"), reason }
 }
 

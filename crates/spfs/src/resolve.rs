@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Digest, Error as RepoError, Kind, Repository};
+use spfs_repo::{Digest, Error as RepoError, Kind, Progress, Repository};
 
 use crate::Spfs;
 use crate::env_spec::EnvSpec;
 use crate::error::{Error, Place, Result, Warning};
+use crate::fetch;
 use crate::spec_file::{self, SpecFile};
 use crate::stack::{Stack, wrong_kind};
+use crate::sync::{Options, Policy};
 use crate::{live, similar};
 
 /// References that one environment may have, nested run specs included; more is a mistake, or an attack.
@@ -22,7 +24,22 @@ const MOST_ITEMS: usize = 10_000;
 ///
 /// Errors: unknown and ambiguous references; a blob; spec files that are wrong, or contain themselves.
 pub fn resolve(spfs: &Spfs, spec: &EnvSpec) -> Result<Stack> {
-    let mut resolver = Resolver { spfs, stack: Stack::default(), chain: Vec::new(), items: 0 };
+    resolve_with(spfs, spec, None)
+}
+
+/// Where and how what is not here is fetched.
+pub struct Fetch<'a> {
+    /// Only from this remote; by default from the first that has it.
+    pub from: Option<&'a str>,
+    /// How; with more than [`Policy::MissingOnly`] the remotes are asked first.
+    pub options: Options,
+    /// Who hears of it.
+    pub progress: &'a dyn Progress,
+}
+
+/// As [`resolve`], and with `fetch` looks in the remotes for what is not here, and brings it.
+pub fn resolve_with(spfs: &Spfs, spec: &EnvSpec, fetch: Option<&Fetch<'_>>) -> Result<Stack> {
+    let mut resolver = Resolver { spfs, fetch, stack: Stack::default(), chain: Vec::new(), items: 0 };
     spec.items.iter().try_for_each(|item| resolver.item(item))?;
     live::check(&resolver.stack.live)?;
     Ok(resolver.stack)
@@ -63,6 +80,7 @@ pub(crate) fn near_tags(repositories: &[&dyn Repository], text: &str) -> Vec<Str
 
 struct Resolver<'a> {
     spfs: &'a Spfs,
+    fetch: Option<&'a Fetch<'a>>,
     stack: Stack,
     /// The spec files that are being read, outermost first.
     chain: Vec<PathBuf>,
@@ -82,8 +100,30 @@ impl Resolver<'_> {
         }
     }
 
+    fn find(&mut self, reference: &Reference) -> Result<Resolved> {
+        let Some(fetch) = self.fetch else { return resolve_one(self.spfs, reference) };
+        let remotes = fetch.from.is_some() || !self.spfs.config.remotes.is_empty();
+        let ask_first = fetch.from.is_some() || fetch.options.policy > Policy::MissingOnly;
+        if !(ask_first && remotes) {
+            match resolve_one(self.spfs, reference) {
+                Err(Error::Repo(RepoError::UnknownReference { .. })) if remotes => {}
+                result => return result,
+            }
+        }
+        let brought = fetch::bring(self.spfs, fetch.from, reference, &fetch.options, fetch.progress);
+        let (found, remark) = match brought {
+            // What is only here need not be there.
+            Err(Error::Repo(RepoError::UnknownReference { .. })) if ask_first && fetch.from.is_none() => {
+                return resolve_one(self.spfs, reference);
+            }
+            other => other?,
+        };
+        self.stack.remarks.extend(Some(remark).filter(|remark| !remark.is_empty()));
+        Ok(found)
+    }
+
     fn object(&mut self, reference: &Reference) -> Result<()> {
-        let found = resolve_one(self.spfs, reference)?;
+        let found = self.find(reference)?;
         if kind(&self.spfs.local, &found.digest)? == Kind::Blob {
             return Err(wrong_kind(found.digest));
         }

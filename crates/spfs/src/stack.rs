@@ -16,6 +16,8 @@ pub struct Stack {
     pub live: Vec<LiveBind>,
     /// What a person should hear of.
     pub warnings: Vec<Warning>,
+    /// What was done on the way, for people: what was fetched from where.
+    pub remarks: Vec<String>,
 }
 
 impl Stack {

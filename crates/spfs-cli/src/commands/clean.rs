@@ -59,7 +59,8 @@ impl Run for Args {
         let caches = cache::plan(spfs, spfs.env.now())?;
         let mut out = context.out();
         // Looking at the runtimes removes the records of those that have died.
-        let roots = used_by_runtimes(spfs)?;
+        let mut roots = used_by_runtimes(spfs)?;
+        roots.extend(spfs::tracking::roots(spfs));
         super::runtime::warn_of_damaged(spfs)?;
         if self.dry_run {
             let plan = clean::plan(repository, &roots, &context.bar("looking"))?;

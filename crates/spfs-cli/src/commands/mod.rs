@@ -21,6 +21,8 @@ pub mod ls;
 pub mod ls_tags;
 pub mod man;
 pub mod platforms;
+pub mod pull;
+pub mod push;
 pub mod read;
 pub mod render;
 pub mod reset;
@@ -52,6 +54,8 @@ pub const ALL: &[Entry] = &[
     entry::<diff::Args>("diff", &[], Place::Front("Looking")),
     entry::<ls::Args>("ls", &["list-dir", "list"], Place::Front("Looking")),
     entry::<read::Args>("read", &["read-file", "cat", "cat-file"], Place::Front("Looking")),
+    entry::<push::Args>("push", &[], Place::Front("Sharing")),
+    entry::<pull::Args>("pull", &[], Place::Front("Sharing")),
     entry::<tag::Args>("tag", &[], Place::Front("Names")),
     entry::<untag::Args>("untag", &[], Place::Front("Names")),
     entry::<tags::Args>("tags", &[], Place::Front("Names")),

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use spfs::resolve::{Fetch, resolve_with};
 use spfs::runtime::{self, Origin, StartRequest};
-use spfs::{EnvSpec, Spfs, annotation, resolve};
+use spfs::{EnvSpec, Spfs, annotation};
 
 use super::Run;
 use crate::context::Context;
@@ -44,7 +45,7 @@ pub fn enter(context: &Context, environment: &Environment, command: &[OsString])
     if let Some(backend) = environment.backend {
         spfs.config.filesystem.backend = backend;
     }
-    let origin = origin(&spfs, environment)?;
+    let origin = origin(context, &spfs, environment)?;
     let keep_unnamed = matches!(&origin, Origin::Stack { durable: true, name: None, .. });
     let now = spfs.env.now();
     let request = StartRequest { origin, editable: environment.editable(), command: command.to_vec(), now };
@@ -61,12 +62,16 @@ pub fn enter(context: &Context, environment: &Environment, command: &[OsString])
 }
 
 /// What to start from: the saved runtime, or the stack that REF means, with the annotations on top.
-fn origin(spfs: &Spfs, environment: &Environment) -> Result<Origin> {
+fn origin(context: &Context, spfs: &Spfs, environment: &Environment) -> Result<Origin> {
     let Some(reference) = &environment.reference else {
         let name = environment.rerun.clone().unwrap_or_default();
         return Ok(Origin::Saved { name, force: environment.force });
     };
-    let mut stack = resolve(spfs, &reference.parse::<EnvSpec>()?)?;
+    let bar = context.bar("pulling");
+    let fetch = Fetch { from: environment.remote.as_deref(), options: environment.sync.options(), progress: &bar };
+    let mut stack = resolve_with(spfs, &reference.parse::<EnvSpec>()?, Some(&fetch))?;
+    drop(bar);
+    stack.remarks.iter().for_each(|remark| context.remark(remark));
     for warning in &stack.warnings {
         warn(&warning.to_string());
     }

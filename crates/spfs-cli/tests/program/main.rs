@@ -24,6 +24,7 @@ mod identity;
 mod nesting;
 mod posix;
 mod processes;
+mod push_pull;
 mod real_packages;
 mod real_programs;
 mod resetting;

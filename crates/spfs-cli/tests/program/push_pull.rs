@@ -1,0 +1,99 @@
+//! Sharing through a directory: push, pull, and run of what is only at the origin.
+
+use std::fs;
+
+use crate::common::{Home, every_caller};
+
+/// Another person's home that shares `origin` with this one: another local repository.
+fn elsewhere(home: &Home) {
+    home.set("XDG_DATA_HOME", home.path("other-data").to_str().unwrap());
+}
+
+fn with_origin(home: &Home) {
+    let origin = home.path("origin");
+    home.spfs(["init", "repo", origin.to_str().unwrap()]).run().ok();
+    home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("file:{}", origin.display()));
+    home.script("-", "echo 'hello, world' > /spfs/message.txt; spfs commit layer --tag my-layer").run().ok();
+    let more = "echo 'hello, platform!' > /spfs/platform-message.txt; spfs commit platform --tag my-platform";
+    home.script("my-layer --edit", more).run().ok();
+    home.wait_for_the_end();
+}
+
+#[test]
+fn the_guide_on_sharing() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-platform").run().ok().stdout_has("synced:\n\t1 tags (0 skipped)");
+        home.spfs_line("tags -r origin").run().ok().stdout_is("my-platform");
+        // The layer is there already, so that only the tag is made.
+        home.spfs_line("push my-layer")
+            .run()
+            .ok()
+            .stdout_is("synced:\n\t1 tags (0 skipped)\n\t0 objects (1 skipped)\n\t0 payloads (0 skipped) (0.0 B)");
+        home.spfs_line("push my-layer").run().ok().stdout_has("0 tags (1 skipped)");
+
+        elsewhere(home);
+        let look = "cat /spfs/message.txt /spfs/platform-message.txt";
+        home.script("my-platform", look).run().ok().stdout_is("hello, world\nhello, platform!");
+        home.wait_for_the_end();
+        home.spfs_line("tags").run().ok().stdout_is("");
+        home.spfs_line("pull my-layer").run().ok().stdout_has("1 tags (0 skipped)");
+        home.spfs_line("tags").run().ok().stdout_is("my-layer");
+        home.spfs_line("check").run().ok();
+
+        // The origin is away: what was run once runs again, and what was never here says why not.
+        fs::rename(home.path("origin"), home.path("away")).unwrap();
+        home.script("my-platform", look).run().ok().stdout_has("hello, platform!").stderr_has("cannot be asked");
+        home.script("my-layer", "cat /spfs/message.txt").run().ok().stdout_is("hello, world").stderr_is("");
+        home.script("something-else", "true").run().fails().stderr_has("could not open repository");
+        home.wait_for_the_end();
+    });
+}
+
+#[test]
+fn a_damaged_payload_or_a_missing_one_does_not_arrive() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-platform").run().ok();
+        elsewhere(home);
+        let payloads = home.path("origin/payloads");
+        let shard = fs::read_dir(&payloads).unwrap().flatten().find(|entry| entry.file_name() != "work").unwrap();
+        let payload = fs::read_dir(shard.path()).unwrap().flatten().next().unwrap().path();
+        let good = fs::read(&payload).unwrap();
+        let mut bad = good.clone();
+        bad[0] ^= 1;
+        fs::remove_file(&payload).unwrap();
+        home.spfs_line("pull my-platform").run().fails().stderr_has("missing payload");
+        fs::write(&payload, bad).unwrap();
+        home.spfs_line("pull my-platform").run().fails().stderr_has("the content that arrived has the digest");
+        home.spfs_line("tags").run().ok().stdout_is("");
+        home.spfs_line("check").run().ok();
+        fs::remove_file(&payload).unwrap();
+        fs::write(&payload, good).unwrap();
+        home.spfs_line("pull my-platform").run().ok();
+        home.spfs_line("check").run().ok();
+    });
+}
+
+#[test]
+fn what_is_lost_below_something_is_filled_in_when_asked_for() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-platform").run().ok();
+        let payloads = home.path("origin/payloads");
+        let shard = fs::read_dir(&payloads).unwrap().flatten().find(|entry| entry.file_name() != "work").unwrap();
+        let payload = fs::read_dir(shard.path()).unwrap().flatten().next().unwrap().path();
+        fs::remove_file(&payload).unwrap();
+        home.spfs_line("push my-platform").run().ok();
+        assert!(!payload.exists(), "present means complete");
+        home.spfs_line("push --check my-platform").run().ok().stdout_has("1 payloads");
+        assert!(payload.exists());
+        let good = fs::read(&payload).unwrap();
+        let mut bad = good.clone();
+        bad[0] ^= 1;
+        fs::remove_file(&payload).unwrap();
+        fs::write(&payload, bad).unwrap();
+        home.spfs_line("push --resync my-platform").run().ok();
+        assert_eq!(fs::read(&payload).unwrap(), good);
+    });
+}
