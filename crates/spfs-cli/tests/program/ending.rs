@@ -175,25 +175,3 @@ fn everything_killed_at_once_leaves_nothing() {
         assert_eq!(home.records(), Vec::<String>::new());
     });
 }
-
-#[test]
-fn hundreds_at_once_end_cleanly() {
-    every_caller(|home| {
-        home.script("-", "echo x > /spfs/x; spfs commit layer -t x").run().ok();
-        // More than the 128 inotify instances that a user may have.
-        let count = 200;
-        let code = format!(
-            "exec 3<&0; for i in $(seq {count}); do spfs run x -- sh -c 'cat /spfs/x; read line; cat /spfs/x' <&3 & done
-            while test $(ls $XDG_RUNTIME_DIR/spfs/runtimes | wc -l) -lt {count}; do sleep 0.05; done
-            exec 3<&-; echo all; wait"
-        );
-        let mut all = home.sh(&code).stdin_open().limit(Duration::from_secs(120)).spawn();
-        all.wait_for("all");
-        assert_eq!(list(home).lines().count(), count);
-        all.close_stdin();
-        let out = all.finish();
-        assert_eq!(out.ok().lines().len(), 2 * count + 1, "{}", out.stderr);
-        home.wait_for_the_end();
-        assert_eq!(home.records(), Vec::<String>::new());
-    });
-}
