@@ -114,6 +114,19 @@ fn any_member_will_do_when_the_first_process_is_gone() {
     });
 }
 
+/// The monitor notes where a runtime lives while the command runs already.
+#[test]
+fn a_runtime_is_joined_in_the_instant_after_its_start() {
+    every_caller(|home| {
+        for number in 0..20 {
+            let start = format!("spfs run - --runtime-name work{number} -- sleep 1000 & command=$!");
+            let appears = format!("until test -e $XDG_RUNTIME_DIR/spfs/runtimes/work{number}; do :; done");
+            let join = format!("spfs join work{number} -- sh -c 'echo $SPFS_RUNTIME; ls -A /spfs'; kill $command");
+            home.sh(&format!("{start}; {appears}; {join}")).run().stdout_is(&format!("work{number}"));
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be_joined_is_said() {
     every_caller(|home| {

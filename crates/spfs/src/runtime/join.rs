@@ -1,10 +1,12 @@
 //! Entering a runtime that runs already.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Pid;
 use spfs_mount::inside;
 
 use super::record::boot_text;
-use super::registry::{self, Found};
+use super::registry::{self, Found, State};
 use crate::Spfs;
 use crate::error::{Error, Result};
 
@@ -30,9 +32,16 @@ pub fn join(spfs: &Spfs, target: &Target) -> Result<Found> {
 }
 
 fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
-    let found = registry::find(spfs, name)?;
+    let boot = boot_text(&spfs.env.boot_id);
+    let mut found = registry::find(spfs, name)?;
+    // One that has just been started: its monitor is about to note where it lives.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while found.state == State::Running && found.record.namespace(&boot).is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+        found = registry::find(spfs, name)?;
+    }
     let refuse = |reason: &str| Error::Runtime { action: "join", name: name.to_owned(), reason: reason.to_owned() };
-    let namespace = found.record.namespace(&boot_text(&spfs.env.boot_id)).ok_or_else(|| refuse("it is not running"))?;
+    let namespace = found.record.namespace(&boot).ok_or_else(|| refuse("it is not running"))?;
     // Any member will do; the first process may be long gone.
     let member = inside::members(namespace, name).into_iter().next();
     let member = member.ok_or_else(|| refuse("none of its processes is left, or none that you may see"))?;
