@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use spfs::annotation;
-use spfs::runtime::{self, Found, Removal, State};
+use spfs::runtime::{self, BadPayload, Found, Removal, State};
 
 use super::Run;
 use crate::complete;
@@ -35,6 +35,9 @@ enum What {
 }
 
 /// Show the record of a runtime, as JSON
+///
+/// Payloads in the repository that are missing, unreadable or of the wrong size are named too: programs inside get errors
+/// for those files, and only for those.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   spfs runtime info               # the one you are in
@@ -128,7 +131,8 @@ impl Run for InfoArgs {
         let record = runtime::find(spfs, &self.name)?.record;
         let mut out = context.out();
         if !self.get_all && self.get.is_empty() {
-            out.json(&record)?;
+            let damaged = warn_of_payloads(spfs, &record);
+            out.json(&Shown { record: &record, damaged })?;
             return out.finish();
         }
         let bottom_first: Vec<_> = record.status.stack.iter().rev().copied().collect();
@@ -147,6 +151,36 @@ impl Run for InfoArgs {
         }
         out.finish()
     }
+}
+
+/// A record with what is wrong behind it.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    record: &'a runtime::Record,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<BadPayload>,
+}
+
+/// How many damaged files are named one by one; the JSON names all.
+const NAMED: usize = 5;
+
+/// Says which files of a runtime cannot be read as they should.
+fn warn_of_payloads(spfs: &spfs::Spfs, record: &runtime::Record) -> Vec<BadPayload> {
+    let damaged = match runtime::bad_payloads(spfs, record) {
+        Ok(damaged) => damaged,
+        Err(error) => {
+            warn(&format!("the payloads behind it could not be looked at: {error}"));
+            return Vec::new();
+        }
+    };
+    for bad in damaged.iter().take(NAMED) {
+        warn(&format!("/spfs/{} is damaged: its payload {}: {}", bad.path, bad.digest, bad.reason));
+    }
+    if damaged.len() > NAMED {
+        warn(&format!("and {} more files", damaged.len() - NAMED));
+    }
+    damaged
 }
 
 impl Run for ListArgs {

@@ -36,9 +36,20 @@ fn a_payload_that_is_gone_fails_its_file_and_no_other() {
             read line; head -1 /spfs/gone";
         let mut inside = home.script("tree --runtime-name work", code).stdin_open().spawn();
         inside.wait_for("ready");
+        home.spfs_line("runtime info work").run().ok().stderr_is("").stdout_lacks("damaged");
         damage(&payloads);
         inside.send("\n");
         inside.wait_for("10005");
+        // The rest of it is told: what stat can see by `runtime info`, and all of it by `check`.
+        let told = home.spfs_line("runtime info work").run();
+        told.ok().stderr_has("/spfs/gone is damaged: its payload").stderr_has("it is missing");
+        told.stderr_has("/spfs/cut is damaged").stderr_has("bytes instead of 10004").stderr_lacks("/spfs/good");
+        told.stderr_lacks("/spfs/altered");
+        let json: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        let paths: Vec<&str> =
+            json["damaged"].as_array().unwrap().iter().map(|bad| bad["path"].as_str().unwrap()).collect();
+        // The mode of a payload matters to nobody who owns it.
+        assert_eq!(paths, ["cut", "gone"]);
         home.spfs_line("check").run().fails();
         // What is put right again is right in the runtime too.
         fs::write(&payloads[0], fs::read(home.path("tree/gone")).unwrap()).unwrap();

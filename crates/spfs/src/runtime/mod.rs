@@ -9,6 +9,7 @@ mod commit;
 mod dir;
 mod durable;
 mod files;
+mod health;
 mod images;
 mod jobs;
 mod join;
@@ -25,6 +26,7 @@ mod warm;
 
 pub use client::{VARIABLE, active, ask};
 pub use dir::RuntimeDir;
+pub use health::{BadPayload, bad_payloads};
 pub use join::{Target, join};
 pub use protocol::{CommitRequest, Committed, Reply, Request, ResetRequest};
 pub use record::{Author, RECORD, Record, RecordConfig, Status};
