@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::{Home, every_caller, full};
 
 fn count() -> usize {
-    if full() { 1000 } else { 100 }
+    if full() { 1000 } else { 200 }
 }
 
 fn files(home: &Home, kind: &str) -> Vec<String> {
