@@ -113,6 +113,8 @@ fn cost(backend: &str) -> &'static str {
     match backend {
         "image" => "nothing is slower than in any overlay",
         "server" => "the first touch of each file takes some microseconds more",
+        "render" => "the first run of an environment writes a tree of links to its files",
+        "fuse" => "everything is read through a server, and kept in memory once more",
         _ => "see docs/mounts.md",
     }
 }

@@ -342,7 +342,7 @@ fn other_repositories_by_name_and_path() {
     home.spfs_line("check -r origin").run().ok().stdout_has("           1 tags visited");
     home.spfs_line("tags -r orgin").run().code(1).stderr_has("did you mean origin?");
     home.spfs_line("tags -r /no/where").run().code(1).stderr_has("could not open repository /no/where");
-    home.spfs_line("tags -r grpc://host").run().code(1).stderr_has("arrives with sharing");
+    home.spfs_line("tags -r grpc://host").run().code(1).stderr_has("not `grpc`");
     home.set("SPFS_REMOTE_AWAY_ADDRESS", "grpc://host");
     home.spfs_line("search there").run().ok().stdout_is("there  origin").stderr_has("the remote away was not searched");
 }

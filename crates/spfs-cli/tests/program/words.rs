@@ -29,6 +29,10 @@ Looking
   ls        List a directory of a layer or platform, without entering it
   read      Print a file of a layer or platform; of a symlink, its target
 
+Sharing
+  push      Send layers, platforms and tags to a remote, with all that they need
+  pull      Fetch layers, platforms and tags from a remote, with all that they need
+
 Names
   tag       Give names to a layer, a platform or a file
   untag     Remove a tag, or one version of it
@@ -109,6 +113,18 @@ Options:
           - server: Names from a server, data from the store
           - render: Plain directories of links, made once for each environment and kept in the store
           - fuse:   Names and data from a server: slower, and works nearly everywhere
+
+      --sync
+          Ask the remotes first, for the newest versions of tags
+
+      --check
+          The same, and look whether everything below is here
+
+      --resync
+          The same, and read and compare what is here
+
+  -r, --remote <NAME_OR_ADDRESS>
+          Look only in this remote, and fetch from it what is not here
 
   -h, --help
           Print help (see a summary with '-h')
