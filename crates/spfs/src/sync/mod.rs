@@ -1,7 +1,7 @@
 //! Moving layers, platforms and tags from one repository to another: the one engine of push, pull and run.
 //!
 //! A [`Plan`] is made first: it walks the graph from the source and stops at what the destination has, where present
-//! means complete. [`apply`] then moves payloads with their blobs in rounds of a few seconds, each of which is safe on
+//! means complete. [`apply()`] then moves payloads with their blobs in rounds of a few seconds, each of which is safe on
 //! disk before the next begins, so that an interrupted transfer goes on where it stopped; then the objects, children
 //! first; the tags last. Every byte is hashed on arrival, every object when it is read.
 //!
