@@ -134,9 +134,11 @@ fn the_interrupt_key_ends_the_command_and_spares_the_monitor() {
         let code = "trap 'echo cau''ght' INT; echo rea''dy; read line; read line; echo x > /spfs/f; spfs diff";
         let mut terminal = home.pty(["run", "-", "--", "bash", "-c", code]);
         terminal.expect("ready");
+        // A shell that is just about to read runs its trap after the line.
         terminal.keys("\x03");
+        terminal.keys("\n");
         terminal.expect("caught");
-        terminal.keys("\n\n");
+        terminal.keys("\n");
         terminal.expect("+/spfs/f");
         assert!(terminal.finish().0.success());
     });
