@@ -1,0 +1,381 @@
+//! [`Client`]: a repository behind a server, ours or an existing one.
+//!
+//! The protocol of the existing program does everything. Where the other end makes itself known as ours (a header of
+//! its answers), questions about many digests, small objects and small payloads go many at a time.
+
+mod batch;
+mod payload;
+
+use std::io;
+use std::time::Duration;
+
+use prost::Message;
+use spfs_repo::{
+    Batch, Digest, DigestPrefix, EachPayload, Error, Object, PayloadReader, Repository, Result, Tag, TagListing,
+    TagName, TagSpec, codec,
+};
+
+use crate::connection::Connection;
+use crate::{convert, grpc, proto};
+
+/// How a client behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How long an answer may take; for ever, if nothing is said.
+    pub timeout: Option<Duration>,
+    /// The tag namespace; none, if nothing is said.
+    pub namespace: Option<String>,
+}
+
+/// A repository behind a server. Nothing is connected before the first question.
+pub struct Client {
+    connection: std::sync::Arc<Connection>,
+    options: Options,
+}
+
+/// Digests in one question.
+const MANY: usize = 16 * 1024;
+
+impl Client {
+    /// The repository at `address`: `grpc://host:port` or `http2://host:port`; without a port it is 80, as for the
+    /// existing program. Its query may say `timeout_ms` and `tag_namespace`.
+    pub fn new(address: &str, mut options: Options) -> Result<Self> {
+        let invalid = |reason: &str| Error::invalid("address", address, reason);
+        let (scheme, rest) = address.split_once("://").ok_or_else(|| invalid("write grpc://HOST:PORT"))?;
+        if !matches!(scheme, "grpc" | "http2") {
+            return Err(invalid("a server's address begins with grpc:// or http2://"));
+        }
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let authority = authority.trim_end_matches('/');
+        let parsed: http::uri::Authority = authority.parse().map_err(|_| invalid("it has no host"))?;
+        for option in query.split('&') {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("timeout_ms", text) => {
+                    let number = text.parse().map_err(|_| invalid("timeout_ms is a number of milliseconds"))?;
+                    options.timeout = Some(Duration::from_millis(number));
+                }
+                ("tag_namespace", name) => options.namespace = Some(name.to_owned()),
+                _ => {}
+            }
+        }
+        let authority = match parsed.port() {
+            Some(_) => authority.to_owned(),
+            None => format!("{authority}:80"),
+        };
+        let connection = Connection::new(address.to_owned(), authority, options.timeout);
+        Ok(Client { connection: connection.into(), options })
+    }
+
+    fn namespace(&self) -> String {
+        self.options.namespace.clone().unwrap_or_default()
+    }
+
+    /// A call whose answer is either an error or what was asked for.
+    fn ask<T>(&self, path: &str, action: &str, request: &impl Message) -> Result<T>
+    where
+        T: Message + Default + std::fmt::Debug,
+    {
+        self.answered(self.connection.call(path, request)?, action)
+    }
+
+    fn answered<T>(&self, answer: proto::Answer<T>, action: &str) -> Result<T>
+    where
+        T: Message + Default + std::fmt::Debug,
+    {
+        match answer {
+            proto::Answer { error: Some(error), .. } => {
+                Err(convert::read_error(error, &self.connection.address, action))
+            }
+            proto::Answer { ok: Some(ok), .. } => Ok(ok),
+            proto::Answer { .. } => Err(self.nonsense(action, "the answer is empty")),
+        }
+    }
+
+    fn nonsense(&self, action: &str, reason: &str) -> Error {
+        let (address, action) = (self.connection.address.clone(), action.to_owned());
+        Error::Remote { address, action, reason: reason.to_owned() }
+    }
+
+    /// All digests of a stream, sorted.
+    fn digests(&self, path: &str, action: &str, request: &impl Message) -> Result<Vec<Digest>> {
+        let mut body = self.connection.call_stream(path, request)?;
+        let mut digests = Vec::new();
+        while let Some(answer) = grpc::next(&mut body).map_err(|reason| self.nonsense(action, &reason))? {
+            digests.push(convert::read_digest(Some(&self.answered(answer, action)?))?);
+        }
+        digests.sort_unstable();
+        Ok(digests)
+    }
+
+    /// Those of many digests that are missing, many at a time.
+    fn many_missing(&self, digests: &[Digest], payloads: bool) -> Result<Vec<Digest>> {
+        let mut missing = Vec::new();
+        for some in digests.chunks(MANY) {
+            let mut request = proto::Digests::default();
+            *(if payloads { &mut request.payloads } else { &mut request.objects }) = convert::digests(some);
+            let answer: proto::Digests = self.ask("/spfs.Exchange/Missing", "say what is missing", &request)?;
+            missing.extend(convert::read_digests(if payloads { &answer.payloads } else { &answer.objects })?);
+        }
+        Ok(missing)
+    }
+
+    fn tag_request(&self, tag: &Tag) -> proto::TagRequest {
+        proto::TagRequest { tag: Some(convert::tag(tag)), namespace: self.namespace() }
+    }
+
+    /// Checks that what came is what was asked for.
+    fn verified(&self, object: Object, digest: &Digest) -> Result<Object> {
+        let actual = codec::digest(&object)?;
+        if actual != *digest {
+            let what = format!("object {digest} from {}", self.connection.address);
+            return Err(Error::corrupt(what, format!("what came is a {} with the digest {actual}", object.kind())));
+        }
+        Ok(object)
+    }
+}
+
+fn one(digest: &Digest) -> proto::DigestRequest {
+    proto::DigestRequest { digest: Some(convert::digest(digest)) }
+}
+
+/// A payload is reported as an unknown object on the wire.
+fn as_payload(error: Error) -> Error {
+    match error {
+        Error::UnknownObject(digest) => Error::MissingPayload(digest),
+        other => other,
+    }
+}
+
+impl Repository for Client {
+    fn address(&self) -> String {
+        self.connection.address.clone()
+    }
+
+    fn read_object(&self, digest: &Digest) -> Result<Object> {
+        let object = self.ask("/spfs.DatabaseService/ReadObject", "read an object", &one(digest))?;
+        self.verified(convert::read_object(Some(object))?, digest)
+    }
+
+    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
+        if digests.len() < 2 || !self.connection.is_ours()? {
+            return digests.iter().map(|digest| self.read_object(digest)).collect();
+        }
+        let mut objects = Vec::with_capacity(digests.len());
+        while objects.len() < digests.len() {
+            let wanted = &digests[objects.len()..];
+            let wanted = &wanted[..wanted.len().min(MANY)];
+            let request = proto::Digests { objects: convert::digests(wanted), ..Default::default() };
+            let answer: proto::Objects = self.ask("/spfs.Exchange/ReadObjects", "read objects", &request)?;
+            if answer.buffers.is_empty() || answer.buffers.len() > wanted.len() {
+                return Err(self.nonsense("read objects", "the answer has another number of them"));
+            }
+            for (buffer, digest) in answer.buffers.iter().zip(wanted) {
+                objects.push(self.verified(codec::decode_wire(buffer)?, digest)?);
+            }
+        }
+        Ok(objects)
+    }
+
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        if digests.len() > 1 && self.connection.is_ours()? {
+            return self.many_missing(digests, false);
+        }
+        let mut missing = Vec::new();
+        for digest in digests {
+            let answer: proto::HasObjectResponse =
+                self.connection.call("/spfs.DatabaseService/HasObject", &one(digest))?;
+            missing.extend((!answer.exists).then_some(*digest));
+        }
+        Ok(missing)
+    }
+
+    fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Digest>> {
+        // The protocol matches whole bytes; the rest is sifted here.
+        let start: Vec<u8> = prefix_bytes(prefix.as_str());
+        let criteria = proto::Criterion::StartsWith(proto::Digest { bytes: start.into() });
+        let criteria = Some(proto::Criteria { criteria: Some(criteria) });
+        let request = proto::FindDigestsRequest { search_criteria: criteria };
+        let mut found = self.digests("/spfs.DatabaseService/FindDigests", "find objects", &request)?;
+        found.retain(|digest| prefix.matches(digest));
+        Ok(found)
+    }
+
+    fn remove_object(&self, digest: &Digest) -> Result<()> {
+        self.ask::<proto::Ok>("/spfs.DatabaseService/RemoveObject", "remove an object", &one(digest)).map(drop)
+    }
+
+    fn open_payload(&self, digest: &Digest) -> Result<PayloadReader> {
+        self.open_payload_at(digest, 0)
+    }
+
+    fn open_payload_at(&self, digest: &Digest, offset: u64) -> Result<PayloadReader> {
+        payload::open(&self.connection, digest, offset)
+    }
+
+    fn read_payloads(&self, digests: &[Digest], each: &mut EachPayload<'_>) -> Result<()> {
+        let ours = digests.len() > 1 && self.connection.is_ours()?;
+        let mut rest = digests;
+        while let Some((first, others)) = rest.split_first() {
+            let mut contents = Vec::new();
+            if ours {
+                let wanted = &rest[..rest.len().min(MANY)];
+                let request = proto::Digests { payloads: convert::digests(wanted), ..Default::default() };
+                let answer: Result<proto::Payloads> =
+                    self.ask("/spfs.Exchange/ReadPayloads", "read payloads", &request);
+                match answer {
+                    Ok(answer) => contents = answer.contents,
+                    // One of them is not there: those before it are still wanted.
+                    Err(Error::UnknownObject(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if contents.is_empty() {
+                each(first, &mut *self.open_payload(first)?)?;
+                rest = others;
+                continue;
+            }
+            if contents.len() > rest.len() {
+                return Err(self.nonsense("read payloads", "the answer has more of them"));
+            }
+            let (answered, others) = rest.split_at(contents.len());
+            for (digest, content) in answered.iter().zip(&contents) {
+                each(digest, &mut &content[..])?;
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    fn missing_payloads(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        if digests.len() > 1 && self.connection.is_ours()? {
+            return self.many_missing(digests, true);
+        }
+        let mut missing = Vec::new();
+        for digest in digests {
+            let answer: proto::HasPayloadResponse =
+                self.connection.call("/spfs.PayloadService/HasPayload", &one(digest))?;
+            missing.extend((!answer.exists).then_some(*digest));
+        }
+        Ok(missing)
+    }
+
+    fn payloads(&self) -> Result<Vec<Digest>> {
+        self.digests("/spfs.PayloadService/IterDigests", "list payloads", &proto::Ok {})
+    }
+
+    fn remove_payload(&self, digest: &Digest) -> Result<()> {
+        self.ask::<proto::Ok>("/spfs.PayloadService/RemovePayload", "remove a payload", &one(digest)).map(drop)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Batch + '_>> {
+        Ok(Box::new(batch::ClientBatch::new(self)))
+    }
+
+    fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
+        let options = Options { namespace: namespace.map(str::to_owned), ..self.options.clone() };
+        Ok(Box::new(Client { connection: self.connection.clone(), options }))
+    }
+
+    fn history(&self, name: &TagName) -> Result<Vec<Tag>> {
+        let request = proto::TagStreamRequest { tag_spec: name.to_string(), namespace: self.namespace() };
+        match self.ask::<proto::TagList>("/spfs.TagService/ReadTag", "read a tag", &request) {
+            Ok(list) => list.tags.iter().map(convert::read_tag).collect(),
+            Err(Error::UnknownReference { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn insert_tag(&self, tag: &Tag) -> Result<()> {
+        self.ask::<proto::Ok>("/spfs.TagService/InsertTag", "insert a tag", &self.tag_request(tag)).map(drop)
+    }
+
+    fn push_tag(&self, tag: &Tag) -> Result<Tag> {
+        if self.connection.is_ours()? {
+            let pushed: proto::Tag = self.ask("/spfs.Exchange/PushTag", "push a tag", &self.tag_request(tag))?;
+            return convert::read_tag(&pushed);
+        }
+        let mut tag = tag.clone();
+        tag.time = microseconds(tag.time.as_microsecond())?;
+        if let Some(newest) = self.history(&tag.name)?.into_iter().next() {
+            if newest.target == tag.target {
+                return Ok(newest);
+            }
+            tag.parent = codec::tag::digest(&newest);
+            tag.time = tag.time.max(microseconds(newest.time.as_microsecond() + 1)?);
+        }
+        self.insert_tag(&tag)?;
+        Ok(tag)
+    }
+
+    fn list_tags(&self, folder: &str) -> Result<Vec<TagListing>> {
+        let request = proto::LsTagsRequest { path: folder.to_owned(), namespace: self.namespace() };
+        if folder.split('/').any(|part| part == ".." || part == ".") {
+            return Err(Error::invalid("tag folder", folder, "'.' and '..' are no names"));
+        }
+        let list: proto::EntryList = self.ask("/spfs.TagService/LsTags", "list tags", &request)?;
+        let listing = |entry: proto::ListEntry| match entry.kind {
+            Some(proto::ListKind::Folder(name)) => Some(TagListing::Folder(name)),
+            Some(proto::ListKind::Tag(name)) => Some(TagListing::Tag(name)),
+            Some(proto::ListKind::Namespace(name)) => Some(TagListing::Namespace(name)),
+            None => None,
+        };
+        let mut listings: Vec<TagListing> = list.entries.into_iter().filter_map(listing).collect();
+        // Of one name, the folder comes first.
+        let key = |listing: &TagListing| match listing {
+            TagListing::Folder(name) => (name.clone(), 0),
+            TagListing::Tag(name) => (name.clone(), 1),
+            TagListing::Namespace(name) => (name.clone(), 2),
+        };
+        listings.sort_by_key(key);
+        Ok(listings)
+    }
+
+    fn tag_names(&self) -> Result<Vec<TagName>> {
+        let request = proto::IterTagSpecsRequest { namespace: self.namespace() };
+        let list: proto::Texts = self.ask("/spfs.TagService/IterTagSpecs", "list tags", &request)?;
+        let name = |text: &String| text.parse::<TagSpec>().map(|spec| spec.name);
+        let mut names: Vec<TagName> = list.texts.iter().map(name).collect::<Result<_>>()?;
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn remove_tag(&self, tag: &Tag) -> Result<()> {
+        self.ask::<proto::Ok>("/spfs.TagService/RemoveTag", "remove a tag", &self.tag_request(tag)).map(drop)
+    }
+
+    fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
+        let request = proto::TagStreamRequest { tag_spec: name.to_string(), namespace: self.namespace() };
+        self.ask::<proto::Ok>("/spfs.TagService/RemoveTagStream", "remove a tag", &request).map(drop)
+    }
+}
+
+fn microseconds(count: i64) -> Result<jiff::Timestamp> {
+    jiff::Timestamp::from_microsecond(count).map_err(|e| Error::invalid("time", count.to_string(), e.to_string()))
+}
+
+/// The whole bytes that the digits of a base32 prefix begin with.
+fn prefix_bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut held) = (0u32, 0u32);
+    for c in text.bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'2'..=b'7' => c - b'2' + 26,
+            _ => break,
+        };
+        bits = (bits << 5) | u32::from(value);
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    bytes
+}
+
+/// What reading or writing a stream of ours says, as an error of the repository.
+fn lost(connection: &Connection, error: io::Error) -> Error {
+    connection.trouble(spfs_repo::NetTrouble::Lost, error)
+}

@@ -1,0 +1,14 @@
+//! Repositories at the other end of a wire: the protocol, its client and its server.
+//!
+//! Blocking outside; the async runtime inside is nobody else's business and starts with the first connection.
+
+mod body;
+pub mod client;
+mod connection;
+mod convert;
+mod grpc;
+mod proto;
+pub mod server;
+
+pub use client::Client;
+pub use server::Server;
