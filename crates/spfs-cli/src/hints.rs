@@ -108,6 +108,30 @@ fn of_repository(error: &repo::Error) -> Vec<String> {
         Error::Corrupt { .. } | Error::UnknownObject(_) | Error::MissingPayload(_) => {
             one("`spfs check` finds everything that is damaged, and what it belongs to")
         }
+        Error::Unreachable { trouble, .. } => of_network(*trouble),
+        Error::Denied { unauthenticated: true, .. } => {
+            one("a token opens it: remote.NAME.token_file = \"FILE\" in the configuration names the file that holds it")
+        }
+        Error::Denied { .. } => {
+            one("whoever runs that server decides who may do this; its configuration names the tokens")
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What to look at when a remote does not answer.
+fn of_network(trouble: repo::NetTrouble) -> Vec<String> {
+    use repo::NetTrouble;
+    match trouble {
+        NetTrouble::Unresolved => one("is the host's name right? `spfs config` shows the addresses of the remotes"),
+        NetTrouble::Refused | NetTrouble::NoRoute => {
+            one("is the server running, and the port right? `spfs config` shows the addresses of the remotes")
+        }
+        NetTrouble::TimedOut | NetTrouble::Lost => one("type it again: it goes on where it stopped"),
+        NetTrouble::Tls => one("`?ca=FILE` at the end of the address names the certificates to trust"),
+        NetTrouble::Protocol => {
+            one("is this the port of an spfs server? it says at its start where it listens; grpcs:// is for TLS")
+        }
         _ => Vec::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,18 +23,37 @@ use crate::server::EXCHANGE;
 /// How long making a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The runtime of all clients of this process, started with the first connection.
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
+/// The runtime of all clients of this process: started with the first connection, ended with the last one, so that a
+/// process that enters namespaces has no threads any more.
+struct Threads(Arc<Runtime>);
+
+impl Threads {
+    fn of_this_process() -> Result<Self> {
+        static RUNTIME: Mutex<Weak<Runtime>> = Mutex::new(Weak::new());
+        let mut shared = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = shared.upgrade() {
+            return Ok(Threads(runtime));
+        }
+        let made = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("spfs-net")
+            .enable_all()
+            .build()
+            .map_err(Error::io("start", "the threads of the network"))?;
+        let made = Arc::new(made);
+        *shared = Arc::downgrade(&made);
+        Ok(Threads(made))
     }
-    let made = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(Error::io("start", "the threads of the network"))?;
-    Ok(RUNTIME.get_or_init(|| made))
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A look-up of a name that nobody answers is not waited for.
+        let last = self.threads.take().and_then(|threads| Arc::into_inner(threads.0));
+        if let Some(runtime) = last {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
 }
 
 /// Where a server is, and the connection to it.
@@ -46,6 +65,7 @@ pub struct Connection {
     /// How long an answer may take.
     timeout: Option<Duration>,
     sender: Mutex<Option<http2::SendRequest<AnyBody>>>,
+    threads: OnceLock<Threads>,
     /// Whether the other end knows our exchange, once it has answered.
     ours: OnceLock<bool>,
 }
@@ -61,7 +81,22 @@ struct Reply {
 impl Connection {
     /// A connection to `authority`, not made yet.
     pub fn new(address: String, authority: String, timeout: Option<Duration>) -> Self {
-        Connection { address, authority, timeout, sender: Mutex::default(), ours: OnceLock::new() }
+        Connection {
+            address,
+            authority,
+            timeout,
+            sender: Mutex::default(),
+            threads: OnceLock::new(),
+            ours: OnceLock::new(),
+        }
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        if let Some(threads) = self.threads.get() {
+            return Ok(&threads.0);
+        }
+        let threads = Threads::of_this_process()?;
+        Ok(&self.threads.get_or_init(|| threads).0)
     }
 
     /// Whether the other end knows our exchange. Asks, the first time.
@@ -90,13 +125,13 @@ impl Connection {
 
     /// Sends a request over the same connection, and returns the answer as soon as it begins.
     pub fn request(&self, request: impl Fn(&str) -> Request<AnyBody>) -> Result<Response<Incoming>> {
-        let runtime = runtime()?;
+        let runtime = self.runtime()?;
         runtime.block_on(self.send(&|| request(&self.authority)))
     }
 
     /// Runs `work`, which reads what a request of ours answered.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        Ok(runtime()?.block_on(work))
+        Ok(self.runtime()?.block_on(work))
     }
 
     /// Runs `work`, which may block, beside the caller.
@@ -104,7 +139,7 @@ impl Connection {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<tokio::task::JoinHandle<T>> {
-        Ok(runtime()?.spawn_blocking(work))
+        Ok(self.runtime()?.spawn_blocking(work))
     }
 
     /// An error about the connection.
@@ -134,9 +169,9 @@ impl Connection {
             let trailers = body.trailers().cloned().unwrap_or_default();
             Ok(Reply { body: body.to_bytes(), headers: head.headers, trailers, http: head.status })
         };
-        let Some(limit) = self.timeout else { return runtime()?.block_on(work) };
+        let Some(limit) = self.timeout else { return self.runtime()?.block_on(work) };
         let timed = async { tokio::time::timeout(limit, work).await };
-        runtime()?.block_on(timed).unwrap_or_else(|late| Err(self.trouble(NetTrouble::TimedOut, late)))
+        self.runtime()?.block_on(timed).unwrap_or_else(|late| Err(self.trouble(NetTrouble::TimedOut, late)))
     }
 
     /// Turns the status of a call into an error, if it is one.
@@ -198,7 +233,7 @@ impl Connection {
     /// One request over an HTTP/1.1 connection of its own, to whatever host its URL names.
     pub fn request_once(&self, authority: &str, request: Request<AnyBody>) -> Result<Response<Incoming>> {
         let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-        runtime()?.block_on(async {
+        self.runtime()?.block_on(async {
             let stream = self.open(&authority).await?;
             let made = http1::handshake(TokioIo::new(stream)).await;
             let (mut sender, connection) = made.map_err(|e| self.trouble(NetTrouble::Protocol, e))?;

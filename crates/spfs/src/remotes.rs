@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use spfs_net::client::{Client, Options};
 use spfs_repo::reference::{Reference, Resolved};
 use spfs_repo::{Archive, Directory, Error as RepoError, Repository};
 
@@ -11,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::resolve::near_tags;
 use crate::similar;
 use crate::spfs::Spfs;
+
+/// The schemes of repositories behind a server.
+const SERVERS: [&str; 2] = ["grpc", "http2"];
 
 /// Opens the repository that `name` means: the local one if nothing is given, else a configured remote, a URL, or a
 /// path with a `/` in it.
@@ -59,6 +63,7 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Arc<dyn Repository>> {
         (Some("tar"), Some(Value::Path(path))) => {
             Ok(Arc::new(Archive::create(path)?.with_namespace(text("tag_namespace"))?))
         }
+        (Some("grpc"), _) => Err(Error::invalid("remote", name, "give its address: grpc://HOST:PORT")),
         (Some("fs" | "tar"), _) => Err(Error::invalid("remote", name, "it has neither an address nor a path")),
         (Some(other), _) => Err(unsupported(name, other)),
         (None, _) => Err(Error::invalid("remote", name, "it has neither an address nor a scheme")),
@@ -68,6 +73,9 @@ fn open_configured(name: &str, remote: &Remote) -> Result<Arc<dyn Repository>> {
 /// Opens `rest`, what follows the scheme of the URL `whole`. As upstream does, a path is taken as it stands, without
 /// percent-decoding (`docs/format.md`, addresses).
 fn open_url(whole: &str, scheme: &str, rest: &str) -> Result<Arc<dyn Repository>> {
+    if SERVERS.contains(&scheme) {
+        return Ok(Arc::new(Client::new(whole, Options::default())?));
+    }
     if scheme != "file" && scheme != "tar" {
         return Err(unsupported(whole, scheme));
     }
@@ -106,7 +114,8 @@ fn open_directory(path: PathBuf, create: bool, namespace: Option<&str>) -> Resul
 }
 
 fn unsupported(whole: &str, scheme: &str) -> Error {
-    let reason = format!("this version opens directories (file:PATH) and archives (tar:PATH) only, not `{scheme}`");
+    let known = "directories (file:PATH), archives (tar:PATH) and servers (grpc://HOST:PORT)";
+    let reason = format!("this version opens {known}, not `{scheme}`");
     Error::Unsupported { what: format!("the repository {whole}"), reason }
 }
 

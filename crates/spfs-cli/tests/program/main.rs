@@ -27,6 +27,7 @@ mod processes;
 mod push_pull;
 mod real_packages;
 mod real_programs;
+mod remote_wire;
 mod resetting;
 mod running_damage;
 mod semantics;

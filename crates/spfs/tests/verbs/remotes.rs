@@ -19,7 +19,7 @@ fn names_and_addresses_of_directories() {
     let repo = Repo::new();
     let root = repo.root().display().to_string();
     let spfs =
-        spfs(&repo, &format!("[remote.origin]\naddress = \"file:{root}\"\n[remote.away]\naddress = \"grpc://h\"\n"));
+        spfs(&repo, &format!("[remote.origin]\naddress = \"file:{root}\"\n[remote.away]\naddress = \"http://h\"\n"));
     let address = repo.address();
     for name in ["origin", &root, &format!("file:{root}"), &format!("file://{root}"), &format!("file:{root}?lazy=true")]
     {
@@ -34,8 +34,8 @@ fn names_and_addresses_of_directories() {
     for (name, message) in [
         ("orgin", "did you mean origin?"),
         ("nothing", "no remote of this name"),
-        ("away", "not `grpc`"),
-        ("grpc://host:7", "not `grpc`"),
+        ("away", "not `http`"),
+        ("grpc:host", "write grpc://HOST:PORT"),
         ("file://host/path", "has no host"),
         ("file:", "it has no path"),
         ("/no/such/place", "could not open repository /no/such/place"),
