@@ -1,11 +1,11 @@
 //! Commands that are not ours: `spfs foo` runs `spfs-foo` from the PATH or from beside this program.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::fs::{Access, access};
+use spfs::mount::sys::process::exec_as_started;
 
 use crate::commands;
 use crate::errors::{Failure, Result};
@@ -14,7 +14,7 @@ use crate::hints::either;
 /// Becomes `spfs-NAME` with all the arguments; returns only if there is none, or it cannot be started.
 pub fn run(name: &OsStr, arguments: &[OsString]) -> Result<ExitCode> {
     let Some(program) = find(name) else { return Err(unknown(&name.to_string_lossy())) };
-    let failed = Command::new(&program).args(arguments).exec();
+    let failed = exec_as_started(Command::new(&program).args(arguments));
     Err(Failure::new(format!("could not run {}: {failed}", program.display())))
 }
 

@@ -1,8 +1,11 @@
-//! Fork, unshare, signals and descriptors: what a monitor needs to leave its caller behind.
+//! Fork, exec, unshare, signals and descriptors: what a monitor needs to leave its caller behind.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -75,10 +78,40 @@ pub fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// SIGPIPE back to its default, as C programs expect to inherit it (Rust's runtime ignores it).
-pub fn default_sigpipe() {
-    // SAFETY: SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// Becomes the program of `command` with the signal mask and the SIGPIPE disposition that this process was started
+/// with: Rust's runtime ignores SIGPIPE, and its `exec` clears both. Returns only if that fails.
+pub fn exec_as_started(command: &mut Command) -> io::Error {
+    // SAFETY: the closure runs in this process just before execve and makes two system calls, no allocation.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, std::ptr::null(), &raw mut mask);
+        command.pre_exec(move || {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+            if STARTED_WITHOUT_SIGPIPE.load(Ordering::Relaxed) {
+                libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+            }
+            Ok(())
+        });
+    }
+    command.exec()
+}
+
+/// Whether SIGPIPE was ignored when this process was started.
+static STARTED_WITHOUT_SIGPIPE: AtomicBool = AtomicBool::new(false);
+
+/// Run by the C library before `main`, and so before Rust's runtime changes the disposition.
+#[used]
+// SAFETY: an `.init_array` entry is a function pointer; the function makes one system call and uses nothing of Rust's runtime.
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+extern "C" fn note_sigpipe() {
+    // SAFETY: sigaction is plain data, filled by the call.
+    let ignored = unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    };
+    STARTED_WITHOUT_SIGPIPE.store(ignored, Ordering::Relaxed);
 }
 
 /// Closes every descriptor from 3 up except those in `keep` (`close_range(2)`).

@@ -1,13 +1,13 @@
 //! Starting a runtime: from a stack, or from a saved durable one, to a process that is inside.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::Timestamp;
 use spfs_mount::enter;
 use spfs_mount::plan::{Plan, Strategy};
+use spfs_mount::sys::process::exec_as_started;
 use spfs_repo::Digest;
 
 use super::client::{self, VARIABLE};
@@ -252,5 +252,5 @@ pub fn exec(spfs: &Spfs, name: &str, dir: &RuntimeDir, command: &[OsString]) -> 
             None => process.env_remove(key),
         };
     }
-    Error::Exec { program: plan.program.clone().into(), source: process.exec() }
+    Error::Exec { program: plan.program.clone().into(), source: exec_as_started(&mut process) }
 }
