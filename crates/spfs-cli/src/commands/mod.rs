@@ -29,6 +29,7 @@ pub mod reset;
 pub mod run;
 pub mod runtime;
 pub mod search;
+pub mod server;
 pub mod shell;
 pub mod tag;
 pub mod tags;
@@ -56,6 +57,7 @@ pub const ALL: &[Entry] = &[
     entry::<read::Args>("read", &["read-file", "cat", "cat-file"], Place::Front("Looking")),
     entry::<push::Args>("push", &[], Place::Front("Sharing")),
     entry::<pull::Args>("pull", &[], Place::Front("Sharing")),
+    entry::<server::Args>("server", &[], Place::Front("Sharing")),
     entry::<tag::Args>("tag", &[], Place::Front("Names")),
     entry::<untag::Args>("untag", &[], Place::Front("Names")),
     entry::<tags::Args>("tags", &[], Place::Front("Names")),

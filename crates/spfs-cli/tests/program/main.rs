@@ -31,6 +31,7 @@ mod remote_wire;
 mod resetting;
 mod running_damage;
 mod semantics;
+mod server;
 mod sharing;
 mod shells;
 mod soak;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -37,6 +38,8 @@ pub struct Options {
     pub read_only: bool,
     /// Where payloads are to be had, if it is not where the caller connected to.
     pub payloads_root: Option<String>,
+    /// Listen here too, for payloads alone; callers are told to come here for them.
+    pub payloads_listen: Option<SocketAddr>,
     /// The largest message of a call, in bytes.
     pub max_message: usize,
     /// How long a client may be silent in the middle of a request.
@@ -50,6 +53,7 @@ impl Default for Options {
         Options {
             read_only: false,
             payloads_root: None,
+            payloads_listen: None,
             max_message: 512 << 20,
             patience: Duration::from_secs(60),
             grace: Duration::from_secs(30),
@@ -61,6 +65,8 @@ impl Default for Options {
 struct State {
     repository: Arc<dyn Repository>,
     options: Options,
+    /// Where payloads are to be had, if they have an address of their own.
+    payloads_at: Option<SocketAddr>,
     /// Requests that are worked on at one time; the others wait.
     turns: Semaphore,
 }
@@ -73,8 +79,15 @@ const CONNECTIONS: usize = 1024;
 /// A server that listens, and answers once [`Server::run`] is called.
 pub struct Server {
     runtime: tokio::runtime::Runtime,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Role)>,
     state: Arc<State>,
+}
+
+/// What is answered on a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    All,
+    Payloads,
 }
 
 impl Server {
@@ -88,19 +101,27 @@ impl Server {
     ) -> Result<Self, (SocketAddr, io::Error)> {
         let none = SocketAddr::from(([0, 0, 0, 0], 0));
         let runtime = runtime().map_err(|e| (none, e))?;
+        let roles = addresses.iter().map(|address| (*address, Role::All));
+        let roles = roles.chain(options.payloads_listen.map(|address| (address, Role::Payloads)));
         let mut listeners = Vec::new();
-        for address in addresses {
-            listeners.push(runtime.block_on(TcpListener::bind(address)).map_err(|e| (*address, e))?);
+        let mut payloads_at = None;
+        for (address, role) in roles {
+            let listener = runtime.block_on(TcpListener::bind(address)).map_err(|e| (address, e))?;
+            if role == Role::Payloads {
+                payloads_at = Some(listener.local_addr().map_err(|e| (address, e))?);
+            }
+            listeners.push((listener, role));
         }
-        Ok(Server { runtime, listeners, state: state(repository, options) })
+        Ok(Server { runtime, listeners, state: state(repository, options, payloads_at) })
     }
 
-    /// Where it listens, in the order of the addresses given.
+    /// Where it listens, in the order of the addresses given; the address for payloads alone is the last.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
-    /// Answers until SIGTERM or SIGINT, or until `stop` is ready; then lets transfers end, within the grace.
+    /// Answers until SIGTERM or SIGINT, or until `stop` is ready; then lets transfers end, within the grace
+    /// and before a second signal.
     pub fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Server { runtime, listeners, state } = self;
         let done = runtime.block_on(serve(listeners, state, stop));
@@ -112,11 +133,11 @@ impl Server {
 
 /// Serves one connection, which is `input` and `output`, until its end: for `ssh`.
 pub fn serve_stdio(repository: Arc<dyn Repository>, options: Options) -> io::Result<()> {
-    let state = state(repository, options);
+    let state = state(repository, options, None);
     let runtime = runtime()?;
     let done = runtime.block_on(async move {
         let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-        connection(stream, state, None).await
+        connection(stream, state, Role::All, None).await
     });
     // The thread that reads standard input may wait for ever.
     runtime.shutdown_background();
@@ -127,16 +148,20 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(TURNS * 2).enable_all().build()
 }
 
-fn state(repository: Arc<dyn Repository>, options: Options) -> Arc<State> {
-    Arc::new(State { repository, options, turns: Semaphore::new(TURNS) })
+fn state(repository: Arc<dyn Repository>, options: Options, payloads_at: Option<SocketAddr>) -> Arc<State> {
+    Arc::new(State { repository, options, payloads_at, turns: Semaphore::new(TURNS) })
 }
 
-async fn serve(listeners: Vec<TcpListener>, state: Arc<State>, stop: impl Future<Output = ()>) -> io::Result<()> {
+async fn serve(
+    listeners: Vec<(TcpListener, Role)>,
+    state: Arc<State>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let graceful = Arc::new(GracefulShutdown::new());
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut accepting = Vec::new();
-    for listener in listeners {
-        accepting.push(tokio::spawn(accept(listener, state.clone(), graceful.clone(), room.clone())));
+    for (listener, role) in listeners {
+        accepting.push(tokio::spawn(accept(listener, role, state.clone(), graceful.clone(), room.clone())));
     }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
@@ -151,12 +176,22 @@ async fn serve(listeners: Vec<TcpListener>, state: Arc<State>, stop: impl Future
     }
     // Connections keep their share of it only through watchers, so the last reference is here.
     if let Some(graceful) = Arc::into_inner(graceful) {
-        let _ = tokio::time::timeout(state.options.grace, graceful.shutdown()).await;
+        tokio::select! {
+            _ = tokio::time::timeout(state.options.grace, graceful.shutdown()) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
     Ok(())
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>, graceful: Arc<GracefulShutdown>, room: Arc<Semaphore>) {
+async fn accept(
+    listener: TcpListener,
+    role: Role,
+    state: Arc<State>,
+    graceful: Arc<GracefulShutdown>,
+    room: Arc<Semaphore>,
+) {
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -171,7 +206,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, graceful: Arc<Graceful
         let watcher = graceful.watcher();
         let state = state.clone();
         tokio::spawn(async move {
-            let _ = connection(stream, state, Some(watcher)).await;
+            let _ = connection(stream, state, role, Some(watcher)).await;
             drop(place);
         });
     }
@@ -181,6 +216,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, graceful: Arc<Graceful
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     state: Arc<State>,
+    role: Role,
     watcher: Option<hyper_util::server::graceful::Watcher>,
 ) -> io::Result<()> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -196,7 +232,7 @@ async fn connection(
         .keep_alive_timeout(state.options.patience);
     let service = service_fn(move |request| {
         let state = state.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(state, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(answer(state, role, request).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let done = match watcher {
@@ -206,10 +242,11 @@ async fn connection(
     done.map_err(io::Error::other)
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Response<AnyBody> {
+async fn answer(state: Arc<State>, role: Role, request: Request<Incoming>) -> Response<AnyBody> {
     let Ok(_turn) = state.turns.acquire().await else { return payloads::plain(StatusCode::SERVICE_UNAVAILABLE, "") };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut response = match kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        true if role == Role::Payloads => failed(status::UNIMPLEMENTED, "this port is for payloads alone"),
         true => call(state.clone(), request).await,
         false => payloads::answer(state.clone(), request).await,
     };
@@ -218,19 +255,27 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Response<AnyBo
 }
 
 /// Where a caller finds payloads: where it connected to, unless configuration knows better.
-fn payloads_root(options: &Options, request: &Request<Incoming>) -> String {
-    if let Some(root) = &options.payloads_root {
+fn payloads_root(state: &State, request: &Request<Incoming>) -> String {
+    if let Some(root) = &state.options.payloads_root {
         return format!("{}/", root.trim_end_matches('/'));
     }
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str).or(host).unwrap_or("localhost");
-    format!("http://{authority}/")
+    let authority = request.uri().authority().map(Authority::as_str).or(host).unwrap_or("localhost");
+    match state.payloads_at {
+        None => format!("http://{authority}/"),
+        // On every address: on the one that this caller knows, too.
+        Some(at) if at.ip().is_unspecified() => {
+            let host = authority.parse().map_or_else(|_| "localhost".to_owned(), |a: Authority| a.host().to_owned());
+            format!("http://{host}:{}/", at.port())
+        }
+        Some(at) => format!("http://{at}/"),
+    }
 }
 
 /// A call: the whole message, then the work on a blocking thread, then the answer with its trailers.
 async fn call(state: Arc<State>, request: Request<Incoming>) -> Response<AnyBody> {
     let path = request.uri().path().to_owned();
-    let payloads = payloads_root(&state.options, &request);
+    let payloads = payloads_root(&state, &request);
     let body = Limited::new(request.into_body(), state.options.max_message);
     let body = match tokio::time::timeout(state.options.patience * 10, body.collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
