@@ -30,6 +30,15 @@ pub fn runtime() -> ArgValueCompleter {
     })
 }
 
+/// For an argument that is the name of a remote.
+pub fn remote() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let config = Env::from_process().ok().and_then(|env| Config::load(&env).ok());
+        let names = config.into_iter().flat_map(|config| config.remotes.into_keys());
+        names.filter(|name| name.starts_with(&*typed.to_string_lossy())).map(CompletionCandidate::new).collect()
+    })
+}
+
 fn candidates(before: &str, typed: &str) -> Vec<CompletionCandidate> {
     let names = spfs().and_then(|spfs| spfs.local.tag_names().ok()).unwrap_or_default();
     let names = names.into_iter().map(|name| name.to_string()).filter(|name| name.starts_with(typed));

@@ -7,7 +7,7 @@ use spfs::{Config, Env, Spfs};
 
 use crate::errors::{Result, warn};
 use crate::output::Output;
-use crate::progress::Bar;
+use crate::progress::{Bar, Style};
 
 /// The circumstances of one command.
 pub struct Context {
@@ -35,7 +35,9 @@ impl Context {
     /// The same, opened for whoever needs one of their own.
     pub fn open(&self) -> Result<Spfs> {
         let (env, config) = surroundings()?;
-        Ok(Spfs::open(env, config)?)
+        let mut spfs = Spfs::open(env, config)?;
+        spfs.warn = |warning| warn(&warning.to_string());
+        Ok(spfs)
     }
 
     /// Standard output for text; see [`Output`].
@@ -45,7 +47,7 @@ impl Context {
 
     /// A progress bar on standard error, if that is a terminal and the work takes long enough to show one.
     pub fn bar(&self, what: &'static str) -> Bar {
-        Bar::new(what)
+        Bar::new(what, Style::Bars)
     }
 
     /// A remark on standard error: what was done, for people. Scripts read standard output.

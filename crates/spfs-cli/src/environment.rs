@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::{FalseyValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use spfs::config::Backend;
-use spfs::sync::{Options, Policy};
 
 use crate::complete;
+use crate::transfer::Transfer;
 
 // Plain comments on these structs: clap would take a doc comment for the help of the command itself.
 
@@ -44,7 +44,7 @@ pub struct Environment {
     #[arg(long, value_name = "NAME", ignore_case = true, value_parser = backends())]
     pub backend: Option<Backend>,
     #[command(flatten)]
-    pub sync: Sync,
+    pub transfer: Transfer,
     /// Look only in this remote, and fetch from it what is not here
     #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
     pub remote: Option<String>,
@@ -77,31 +77,4 @@ fn backends() -> impl TypedValueParser<Value = Backend> {
     };
     let names = PossibleValuesParser::new(Backend::NAMES.iter().map(value));
     names.map(|name| Backend::of(&name).unwrap_or_default())
-}
-
-// How what is missing is fetched from remotes.
-#[derive(clap::Args)]
-pub struct Sync {
-    /// Ask the remotes first, for the newest versions of tags
-    #[arg(long, alias = "pull")]
-    sync: bool,
-    /// The same, and look whether everything below is here
-    #[arg(long)]
-    check: bool,
-    /// The same, and read and compare what is here
-    #[arg(long)]
-    resync: bool,
-}
-
-impl Sync {
-    /// For the engine.
-    pub fn options(&self) -> Options {
-        let policy = match (self.resync, self.check, self.sync) {
-            (true, ..) => Policy::Resync,
-            (_, true, _) => Policy::Check,
-            (.., true) => Policy::LatestTags,
-            _ => Policy::MissingOnly,
-        };
-        Options { policy, threads: 0 }
-    }
 }

@@ -51,7 +51,15 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
         Error::UnknownRuntime { similar, .. } => with_similar(similar, "`spfs runtime list` lists the runtimes"),
         Error::NothingToCommit { .. } => one(NOTHING_TO_COMMIT),
         Error::Monitor(failure) => of_monitor(failure.kind),
-        Error::Config { .. } => one("`spfs help config` says what may be set, and where"),
+        Error::Config { .. } => {
+            vec![
+                "`spfs help config` says what may be set, and where".to_owned(),
+                "`spfs config check` finds all that is wrong".to_owned(),
+            ]
+        }
+        Error::Invalid { what: "remote", .. } => {
+            one("`spfs remote list` lists the remotes, `spfs remote add` makes one known")
+        }
         Error::SpecFile { what: runtime::RECORD, .. } => {
             one("`spfs runtime rm --remove-durable NAME` removes it with its changes, which are in `upper` beside it")
         }

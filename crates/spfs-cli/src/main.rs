@@ -17,6 +17,7 @@ mod progress;
 mod repository;
 mod shared;
 mod style;
+mod transfer;
 mod usage;
 
 use std::process::ExitCode;

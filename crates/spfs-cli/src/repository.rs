@@ -12,7 +12,7 @@ use crate::errors::{Failure, Result, warn};
 // `-r/--remote`, for every command that can work on another repository than the local one.
 #[derive(clap::Args)]
 pub struct Choice {
-    /// Work on this repository instead of the local one: a configured remote, file:PATH, or a path with a `/`
+    /// Work on this repository instead of the local one: a configured remote, an address, or a path with a `/`
     #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
     pub remote: Option<String>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Plain structs for the object graph ([`Blob`], [`Manifest`], [`Layer`], [`Platform`]) and for [`Tag`]s, their
 //! bytes ([`codec`]), the one [`Repository`] trait, and its kinds: the [`directory`], the [`archive`], a
-//! [`chain`] of others, and another one [`pinned`] to a time. This crate is silent and
+//! [`chain`] of others, another one [`pinned`] to a time, and one that is opened [`lazy`](lazy). This crate is silent and
 //! synchronous: it never prints, and never reads the environment, the home directory or the clock.
 
 pub mod archive;
@@ -15,6 +15,7 @@ pub mod digest;
 pub mod directory;
 pub mod error;
 pub mod ingest;
+pub mod lazy;
 pub mod manifest;
 pub mod object;
 pub mod pinned;
@@ -31,6 +32,7 @@ pub use chain::{Chain, Repair};
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
 pub use error::{Error, NetTrouble, Result};
+pub use lazy::Lazy;
 pub use manifest::{Dir, Entry, EntryKind, Manifest, Node, Tree};
 pub use object::{
     Annotation, AnnotationValue, Blob, Encoding, Format, Kind, Layer, Object, ObjectBody, Platform, Strategy,

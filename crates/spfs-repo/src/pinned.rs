@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
-use crate::repository::{Batch, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// A repository with its tags as they were at some time.
@@ -58,6 +58,10 @@ impl Repository for Pinned {
         self.repository.read_object(digest)
     }
 
+    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
+        self.repository.read_objects(digests)
+    }
+
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.repository.missing(digests)
     }
@@ -74,6 +78,14 @@ impl Repository for Pinned {
         self.repository.open_payload(digest)
     }
 
+    fn open_payload_at(&self, digest: &Digest, offset: u64) -> Result<PayloadReader> {
+        self.repository.open_payload_at(digest, offset)
+    }
+
+    fn read_payloads(&self, digests: &[Digest], each: &mut EachPayload<'_>) -> Result<()> {
+        self.repository.read_payloads(digests, each)
+    }
+
     fn missing_payloads(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.repository.missing_payloads(digests)
     }
@@ -88,6 +100,10 @@ impl Repository for Pinned {
 
     fn begin(&self) -> Result<Box<dyn Batch + '_>> {
         self.repository.begin()
+    }
+
+    fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
+        Ok(Box::new(Pinned::new(self.repository.in_namespace(namespace)?.into(), self.time)))
     }
 
     fn history(&self, name: &TagName) -> Result<Vec<Tag>> {

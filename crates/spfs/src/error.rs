@@ -229,6 +229,18 @@ pub enum Warning {
         /// The remote's name.
         name: String,
     },
+    /// A `fallback:` repository found something in a secondary that its primary lacked.
+    #[error("{}", repaired(digest, *is_payload, from, error.as_deref()))]
+    Repaired {
+        /// The object or payload.
+        digest: spfs_repo::Digest,
+        /// Whether it is a payload.
+        is_payload: bool,
+        /// The address of the repository that has it.
+        from: String,
+        /// Why it could not be copied; it was read from there then.
+        error: Option<String>,
+    },
     /// A tag that is also the beginning of digests; the tag was taken.
     #[error("{name:?} is a tag and also the beginning of {}; the tag was taken", list(digests))]
     ShadowedDigests {
@@ -237,6 +249,14 @@ pub enum Warning {
         /// The objects that it could have meant.
         digests: Vec<spfs_repo::Digest>,
     },
+}
+
+fn repaired(digest: &spfs_repo::Digest, is_payload: bool, from: &str, error: Option<&str>) -> String {
+    let what = if is_payload { "payload" } else { "object" };
+    match error {
+        None => format!("repaired a missing {what}: {digest} came from {from}"),
+        Some(error) => format!("a missing {what}, {digest}, is in {from} and could not be copied: {error}"),
+    }
 }
 
 fn perhaps(similar: Option<&str>) -> String {

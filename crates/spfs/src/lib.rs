@@ -39,6 +39,7 @@ pub mod sync;
 pub mod tags;
 #[cfg(test)]
 mod testing;
+mod time_spec;
 pub mod tracking;
 pub mod user;
 pub mod views;

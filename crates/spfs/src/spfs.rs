@@ -7,7 +7,7 @@ use spfs_repo::Directory;
 
 use crate::config::{Config, Env};
 use crate::dirs::Dirs;
-use crate::error::Result;
+use crate::error::{Result, Warning};
 use crate::user;
 
 /// An opened spfs: what every verb takes.
@@ -20,6 +20,8 @@ pub struct Spfs {
     pub dirs: Dirs,
     /// The local repository, in its configured tag namespace.
     pub local: Directory,
+    /// Hears of what is odd while something else is done, such as a repair. Nobody, unless it is set.
+    pub warn: fn(&Warning),
 }
 
 impl Spfs {
@@ -35,7 +37,7 @@ impl Spfs {
             opened => opened?,
         };
         let local = local.with_namespace(config.storage.tag_namespace.as_deref())?;
-        Ok(Spfs { env, config, dirs, local })
+        Ok(Spfs { env, config, dirs, local, warn: |_| {} })
     }
 
     /// Who makes tags here: `name@domain`.

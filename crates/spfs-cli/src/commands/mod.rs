@@ -24,6 +24,7 @@ pub mod platforms;
 pub mod pull;
 pub mod push;
 pub mod read;
+pub mod remote;
 pub mod render;
 pub mod reset;
 pub mod run;
@@ -58,6 +59,7 @@ pub const ALL: &[Entry] = &[
     entry::<push::Args>("push", &[], Place::Front("Sharing")),
     entry::<pull::Args>("pull", &[], Place::Front("Sharing")),
     entry::<server::Args>("server", &[], Place::Front("Sharing")),
+    entry::<remote::Args>("remote", &[], Place::Front("Sharing")),
     entry::<tag::Args>("tag", &[], Place::Front("Names")),
     entry::<untag::Args>("untag", &[], Place::Front("Names")),
     entry::<tags::Args>("tags", &[], Place::Front("Names")),

@@ -21,7 +21,7 @@ pub struct Args {
     /// What to fetch: tags or digests, or several joined by `+`
     #[arg(required = true, value_name = "REF", add = complete::env_spec())]
     references: Vec<String>,
-    /// Where from: a configured remote, file:PATH, or a path with a `/`; by default all remotes, `origin` first
+    /// Where from: a configured remote, an address, or a path with a `/`; by default all remotes, `origin` first
     #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
     remote: Option<String>,
     /// The same as --remote

@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use spfs::repo::Repository;
 use spfs::repo::reference::Reference;
-use spfs::sync::{self, Options, Plan, Policy, Wanted};
+use spfs::sync::{self, Plan, Policy, Wanted};
 
 use super::Run;
 use crate::complete;
 use crate::context::Context;
 use crate::errors::{Failure, Result, warn};
 use crate::format;
+use crate::progress::Bar;
 use crate::shared::Json;
+use crate::transfer::Transfer;
 
 /// Send layers, platforms and tags to a remote, with all that they need
 ///
@@ -25,7 +27,7 @@ pub struct Args {
     /// What to send: tags or digests, or several joined by `+`
     #[arg(required = true, value_name = "REF", add = complete::env_spec())]
     references: Vec<String>,
-    /// Where to: a configured remote, file:PATH, or a path with a `/`; by default `origin`
+    /// Where to: a configured remote, an address, or a path with a `/`; by default `origin`
     #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
     remote: Option<String>,
     /// Where from, instead of the local repository
@@ -38,44 +40,19 @@ pub struct Args {
     how: How,
 }
 
-// How things are moved.
+// How things are moved, and what is printed of it.
 #[derive(clap::Args)]
 pub struct How {
-    /// Bring tags up to date that are there already
-    #[arg(long, alias = "pull")]
-    sync: bool,
-    /// Look at everything below what is there already too, and fill in what is missing
-    #[arg(long)]
-    check: bool,
-    /// Read and compare what is there already too, and replace what is damaged
-    #[arg(long)]
-    resync: bool,
+    #[command(flatten)]
+    transfer: Transfer,
     /// Only show what would be moved
     #[arg(long)]
     dry_run: bool,
-    /// How many files to move at the same time
-    #[arg(long, value_name = "N", env = "SPFS_SYNC_MAX_CONCURRENT_PAYLOADS", hide_env_values = true)]
-    max_concurrent_payloads: Option<usize>,
-    // Manifests are read with the same threads.
-    #[arg(long, hide = true, value_name = "N")]
-    max_concurrent_manifests: Option<usize>,
     #[command(flatten)]
     json: Json,
 }
 
 impl How {
-    /// The options of the engine, of which the policy is at least `least`.
-    fn options(&self, least: Policy) -> Options {
-        let policy = match (self.resync, self.check, self.sync) {
-            (true, ..) => Policy::Resync,
-            (_, true, _) => Policy::Check,
-            (.., true) => Policy::LatestTags,
-            _ => Policy::MissingOnly,
-        };
-        let threads = self.max_concurrent_payloads.map_or(0, |count| count.clamp(1, 64));
-        Options { policy: policy.max(least), threads }
-    }
-
     /// Moves `wanted` and says what was done.
     pub fn go(
         &self,
@@ -84,10 +61,11 @@ impl How {
         wanted: &[Wanted],
         least: Policy,
     ) -> Result<ExitCode> {
-        let options = self.options(least);
-        let plan = sync::plan(source, destination, wanted, &options, &context.bar("looking"))?;
+        let options = self.transfer.options(least);
+        let bar = |what| Bar::new(what, self.transfer.progress);
+        let plan = sync::plan(source, destination, wanted, &options, &bar("looking"))?;
         if !self.dry_run {
-            sync::apply(source, destination, &plan, &options, &context.bar("moving"))?;
+            sync::apply(source, destination, &plan, &options, &bar("moving"))?;
         }
         for tag in plan.tags.iter().filter(|tag| tag.behind) {
             let (name, address) = (&tag.tag, destination.address());

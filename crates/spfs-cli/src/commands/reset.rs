@@ -4,14 +4,17 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use spfs::repo::{Digest, NoProgress};
+use spfs::resolve::{Fetch, resolve_with};
 use spfs::runtime::{self, Found, Reply, Request, ResetRequest};
-use spfs::{EnvSpec, Spfs, resolve};
+use spfs::sync::Policy;
+use spfs::{EnvSpec, Spfs};
 
 use super::Run;
 use crate::complete;
 use crate::context::Context;
-use crate::environment::Sync;
 use crate::errors::{Failure, Result, USAGE, warn};
+use crate::progress::Bar;
+use crate::transfer::Transfer;
 
 /// Throw away active changes, or change what the environment is made of
 ///
@@ -41,14 +44,15 @@ pub struct Args {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    sync: Sync,
+    transfer: Transfer,
 }
 
 impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let found = runtime::active(spfs)?;
-        let stack = self.reference.as_deref().map(|reference| stack(spfs, reference)).transpose()?;
+        let stack =
+            self.reference.as_deref().map(|reference| stack(context, spfs, reference, &self.transfer)).transpose()?;
         if stack.is_some() && !self.keep_changes && !self.yes {
             confirm(&found)?;
         }
@@ -66,8 +70,13 @@ impl Run for Args {
     }
 }
 
-fn stack(spfs: &Spfs, reference: &str) -> Result<Vec<Digest>> {
-    let stack = resolve(spfs, &reference.parse::<EnvSpec>()?)?;
+/// What `reference` means; what is not here comes from the remotes.
+fn stack(context: &Context, spfs: &Spfs, reference: &str, transfer: &Transfer) -> Result<Vec<Digest>> {
+    let bar = Bar::new("pulling", transfer.progress);
+    let fetch = Fetch { from: None, options: transfer.options(Policy::MissingOnly), progress: &bar };
+    let stack = resolve_with(spfs, &reference.parse::<EnvSpec>()?, Some(&fetch))?;
+    drop(bar);
+    stack.remarks.iter().for_each(|remark| context.remark(remark));
     for warning in &stack.warnings {
         warn(&warning.to_string());
     }

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use spfs::resolve::{Fetch, resolve_with};
 use spfs::runtime::{self, Origin, StartRequest};
+use spfs::sync::Policy;
 use spfs::{EnvSpec, Spfs, annotation};
 
 use super::Run;
 use crate::context::Context;
 use crate::environment::Environment;
 use crate::errors::{Failure, Result, warn};
+use crate::progress::Bar;
 
 /// Run a program in an environment
 ///
@@ -67,8 +69,9 @@ fn origin(context: &Context, spfs: &Spfs, environment: &Environment) -> Result<O
         let name = environment.rerun.clone().unwrap_or_default();
         return Ok(Origin::Saved { name, force: environment.force });
     };
-    let bar = context.bar("pulling");
-    let fetch = Fetch { from: environment.remote.as_deref(), options: environment.sync.options(), progress: &bar };
+    let bar = Bar::new("pulling", environment.transfer.progress);
+    let options = environment.transfer.options(Policy::MissingOnly);
+    let fetch = Fetch { from: environment.remote.as_deref(), options, progress: &bar };
     let mut stack = resolve_with(spfs, &reference.parse::<EnvSpec>()?, Some(&fetch))?;
     drop(bar);
     stack.remarks.iter().for_each(|remark| context.remark(remark));

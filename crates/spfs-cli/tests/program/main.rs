@@ -28,6 +28,7 @@ mod push_pull;
 mod real_packages;
 mod real_programs;
 mod remote_wire;
+mod remotes;
 mod resetting;
 mod running_damage;
 mod semantics;

@@ -97,3 +97,37 @@ fn what_is_lost_below_something_is_filled_in_when_asked_for() {
         assert_eq!(fs::read(&payload).unwrap(), good);
     });
 }
+
+#[test]
+fn chains_by_name_and_by_address() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-layer").run().ok();
+        let [origin, mirror] = ["origin", "mirror"].map(|name| home.path(name).display().to_string());
+        let config = format!(
+            "[remote.mirror]\naddress = 'file:{mirror}?create=true'\n\
+             [remote.site]\nscheme = 'fallback'\nprimary = 'mirror'\nsecondary = ['origin', 'file:/nonexistent']\n\
+             [remote.early]\naddress = 'file:{origin}'\nwhen = '@2020-06-15'\n\
+             [remote.round]\naddress = 'proxy:?primary=round'\n"
+        );
+        fs::create_dir_all(home.home_dir().join(".config/spfs")).unwrap();
+        fs::write(home.home_dir().join(".config/spfs/spfs.toml"), config).unwrap();
+        // What is found behind a fallback is kept by it.
+        elsewhere(home);
+        home.spfs_line("pull -r site my-layer").run().ok().stderr_has("repaired a missing");
+        home.spfs_line("check -r mirror").run().ok();
+        home.spfs_line("tags -r mirror").run().ok().stdout_is("");
+        home.spfs_line("tags -r early").run().ok().stdout_is("");
+        home.spfs_line("tag -r early my-layer another").run().fails();
+        home.spfs_line("tags -r round").run().fails().stderr_has("it contains itself: round -> round");
+        home.spfs_line("tags -r orgin").run().fails().stderr_has("did you mean origin?");
+        // A namespace by address; what is away behind another matters only when it is needed.
+        let address = format!("proxy:?primary=file:{mirror}&secondary[0]=file:/away&tag_namespace=n");
+        home.spfs(["push", "--to", &address, "my-layer", "--progress", "json"]).run().fails().stderr_has("/away");
+        let address = format!("proxy:?primary=file:{mirror}&secondary[0]=file:{origin}&tag_namespace=n");
+        let pushed = home.spfs(["push", "--to", &address, "my-layer", "--progress", "none"]).run();
+        pushed.ok().stdout_has("1 tags").stderr_is("");
+        home.spfs(["tags", "-r", &format!("file:{mirror}?tag_namespace=n")]).run().ok().stdout_is("my-layer");
+        home.spfs(["tags", "-r", "http://host"]).run().fails().stderr_has("grpc://HOST:PORT");
+    });
+}

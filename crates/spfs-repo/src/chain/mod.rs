@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
-use crate::repository::{Batch, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// Several repositories that are read as one.
@@ -34,7 +34,7 @@ pub struct Chain {
 }
 
 /// Hears of every repair.
-type Report = Box<dyn Fn(&Repair) + Send + Sync>;
+type Report = Arc<dyn Fn(&Repair) + Send + Sync>;
 
 /// What a repairing chain has copied into its primary, or could not.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Chain {
 
     /// A chain (`fallback:`) that copies what the primary lacks into it. `report` hears of each repair.
     pub fn repairing(mut self, report: impl Fn(&Repair) + Send + Sync + 'static) -> Self {
-        self.repair = Some(Box::new(report));
+        self.repair = Some(Arc::new(report));
         self
     }
 
@@ -154,6 +154,14 @@ impl Repository for Chain {
         Ok(object)
     }
 
+    /// Asks the primary for all at once, if it has them all.
+    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
+        match self.primary.missing(digests)?.is_empty() {
+            true => self.primary.read_objects(digests),
+            false => digests.iter().map(|digest| self.read_object(digest)).collect(),
+        }
+    }
+
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.missing_everywhere(digests, |repository, digests| repository.missing(digests))
     }
@@ -180,6 +188,26 @@ impl Repository for Chain {
         if is_repaired { self.primary.open_payload(digest) } else { from.open_payload(digest) }
     }
 
+    fn open_payload_at(&self, digest: &Digest, offset: u64) -> Result<PayloadReader> {
+        match self.primary.open_payload_at(digest, offset) {
+            Err(e) if e.is_unknown() => {}
+            result => return result,
+        }
+        if self.repair.is_some() {
+            self.open_payload(digest)?;
+            return self.primary.open_payload_at(digest, offset);
+        }
+        Ok(self.ask(Error::MissingPayload(*digest), |secondary| secondary.open_payload_at(digest, offset))?.0)
+    }
+
+    /// Asks the primary for all at once, if it has them all.
+    fn read_payloads(&self, digests: &[Digest], each: &mut EachPayload<'_>) -> Result<()> {
+        match self.primary.missing_payloads(digests)?.is_empty() {
+            true => self.primary.read_payloads(digests, each),
+            false => digests.iter().try_for_each(|digest| each(digest, &mut *self.open_payload(digest)?)),
+        }
+    }
+
     fn missing_payloads(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.missing_everywhere(digests, |repository, digests| repository.missing_payloads(digests))
     }
@@ -194,6 +222,14 @@ impl Repository for Chain {
 
     fn begin(&self) -> Result<Box<dyn Batch + '_>> {
         Ok(Box::new(ChainBatch { chain: self, inner: self.primary.begin()? }))
+    }
+
+    /// The same chain with each of its parts in that namespace.
+    fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
+        let move_in = |part: &Arc<dyn Repository>| Ok(part.in_namespace(namespace)?.into());
+        let secondaries = self.secondaries.iter().map(move_in).collect::<Result<Vec<Arc<dyn Repository>>>>()?;
+        let (secondary_tags, repair) = (self.secondary_tags, self.repair.clone());
+        Ok(Box::new(Chain { primary: move_in(&self.primary)?, secondaries, secondary_tags, repair }))
     }
 
     fn history(&self, name: &TagName) -> Result<Vec<Tag>> {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
 use crate::user;
@@ -81,6 +82,12 @@ impl Env {
     pub fn now(&self) -> Timestamp {
         let now = Timestamp::now();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    /// The caller's time zone: `TZ`, else the system's.
+    pub fn zone(&self) -> TimeZone {
+        let named = self.var("TZ").and_then(OsStr::to_str).and_then(|name| TimeZone::get(name).ok());
+        named.unwrap_or_else(TimeZone::system)
     }
 
     /// A variable that is set and not empty.

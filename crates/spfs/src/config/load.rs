@@ -30,6 +30,10 @@ const FOREIGN: &[&str] = &["ron", "json5"];
 pub(super) struct Loaded {
     pub settings: BTreeMap<String, (Value, Origin)>,
     pub warnings: Vec<Warning>,
+    /// The files that were read, weakest first.
+    pub files: Vec<PathBuf>,
+    /// Where errors go, if reading is to go on behind them.
+    pub errors: Option<Vec<Error>>,
 }
 
 impl Loaded {
@@ -73,17 +77,34 @@ impl Loaded {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
-            Err(e) => return Err(Error::Config { place: Place::whole(path), reason: e.to_string() }),
+            Err(e) => {
+                return self.wrong(Error::Config { place: Place::whole(path), reason: e.to_string() }).map(|()| true);
+            }
         };
-        let contents = files::parse(&path, &text, syntax)?;
+        self.files.push(path.clone());
+        let contents = match files::parse(&path, &text, syntax) {
+            Ok(contents) => contents,
+            Err(error) => return self.wrong(error).map(|()| true),
+        };
         for (name, value) in contents.settings {
             self.settings.insert(name, (value, Origin::File(path.clone())));
         }
         for key in contents.unknown {
-            let similar = nearest(&key, keys::KEYS.iter().map(|key| key.name)).map(str::to_owned);
+            let similar = similar_key(&key);
             self.warnings.push(Warning::UnknownKey { file: path.clone(), key, similar });
         }
         Ok(true)
+    }
+
+    /// Fails, unless errors are gathered.
+    fn wrong(&mut self, error: Error) -> Result<()> {
+        match &mut self.errors {
+            None => Err(error),
+            Some(errors) => {
+                errors.push(error);
+                Ok(())
+            }
+        }
     }
 
     /// The variables: first those with `__`, then those with `_`, which are stronger.
@@ -112,8 +133,10 @@ impl Loaded {
             (_, None) => Err("it is not UTF-8".to_owned()),
         };
         let place = || Place::whole(variable);
-        let value = read.map_err(|reason| Error::Config { place: place(), reason })?;
-        self.settings.insert(name, (value, Origin::Variable(variable.to_owned())));
+        match read {
+            Ok(value) => drop(self.settings.insert(name, (value, Origin::Variable(variable.to_owned())))),
+            Err(reason) => self.wrong(Error::Config { place: place(), reason })?,
+        }
         Ok(())
     }
 
@@ -153,4 +176,12 @@ impl Loaded {
         let similar = nearest(variable, names.filter(|name| !name.ends_with('*'))).map(str::to_owned);
         self.warnings.push(Warning::UnknownVariable { name: variable.to_owned(), similar });
     }
+}
+
+/// The known key that is nearest to `key`, below the same remote if it is one of a remote.
+fn similar_key(key: &str) -> Option<String> {
+    if let Some((name, last)) = key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.')) {
+        return nearest(last, REMOTE_KEYS.iter().map(|key| key.name)).map(|near| format!("remote.{name}.{near}"));
+    }
+    nearest(key, keys::KEYS.iter().map(|key| key.name)).map(str::to_owned)
 }

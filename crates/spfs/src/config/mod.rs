@@ -6,6 +6,7 @@
 //! for every key. An empty variable is an unset one.
 
 mod backend;
+pub mod edit;
 mod env;
 mod files;
 pub mod keys;
@@ -23,7 +24,7 @@ pub use env::Env;
 pub use value::Value;
 
 use crate::error::{Error, Place, Result, Warning};
-use crate::user;
+use crate::{remotes, user};
 
 /// The effective configuration.
 #[derive(Clone, PartialEq, Debug)]
@@ -101,6 +102,17 @@ pub struct Remote {
     pub options: BTreeMap<String, Value>,
 }
 
+/// What [`Config::check`] found.
+#[derive(Debug)]
+pub struct Checked {
+    /// The files that were read, weakest first.
+    pub files: Vec<PathBuf>,
+    /// What cannot be used.
+    pub errors: Vec<Error>,
+    /// What is odd, and does nothing.
+    pub warnings: Vec<Warning>,
+}
+
 /// Where a value came from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Origin {
@@ -142,11 +154,34 @@ impl Config {
         let mut loaded = load::Loaded::default();
         loaded.read_files(env)?;
         loaded.read_variables(env)?;
+        Self::settle(env, loaded)
+    }
+
+    /// Reads all there is and says everything that is wrong with it, instead of only the first.
+    pub fn check(env: &Env) -> Checked {
+        let mut loaded = load::Loaded { errors: Some(Vec::new()), ..load::Loaded::default() };
+        let read = loaded.read_files(env).and_then(|()| loaded.read_variables(env));
+        let files = loaded.files.clone();
+        let mut errors = loaded.errors.take().unwrap_or_default();
+        errors.extend(read.err());
+        let mut warnings = loaded.warnings.clone();
+        match Self::settle(env, loaded) {
+            Ok(config) => {
+                errors.extend(remotes::problems(&config));
+                warnings.clone_from(&config.warnings);
+            }
+            Err(error) => errors.push(error),
+        }
+        Checked { files, errors, warnings }
+    }
+
+    fn settle(env: &Env, mut loaded: load::Loaded) -> Result<Self> {
         for (name, (value, origin)) in &mut loaded.settings {
             if let Value::Path(path) = value {
                 *path = env.expand(path);
                 // Relative to what? A repository in whatever directory one happens to be in is never meant.
-                if name.starts_with("storage.") && path.is_relative() {
+                let ours = name.starts_with("storage.") || name.starts_with("remote.");
+                if ours && path.is_relative() {
                     let reason = format!("{name} = {path:?} must be an absolute path, or begin with ~/");
                     return Err(Error::Config { place: Place::whole(origin.to_string()), reason });
                 }
@@ -156,7 +191,7 @@ impl Config {
     }
 
     fn build(env: &Env, loaded: load::Loaded) -> Self {
-        let load::Loaded { settings, mut warnings } = loaded;
+        let load::Loaded { settings, mut warnings, .. } = loaded;
         let get = |name: &str| settings.get(name).map(|(value, _)| value);
         let text = |name: &str| match get(name) {
             Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),
@@ -196,7 +231,7 @@ impl Config {
                     _ => None,
                 },
             },
-            remotes: remotes(&settings, &mut warnings),
+            remotes: read_remotes(&settings, &mut warnings),
             warnings,
             settings,
         }
@@ -211,6 +246,19 @@ impl Config {
             what: "a local repository without a home directory".to_owned(),
             reason: "neither HOME nor SPFS_STORAGE_ROOT is set".to_owned(),
         })
+    }
+
+    /// Where the value of a key came from; `None` if it is the default.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.settings.get(key).map(|(_, origin)| origin)
+    }
+
+    /// Where a remote was configured: the strongest place that says anything of it.
+    pub fn remote_origin(&self, name: &str) -> Option<&Origin> {
+        let of_it = |key: &str| {
+            key.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.')).is_some_and(|(n, _)| n == name)
+        };
+        self.settings.iter().filter(|(key, _)| of_it(key)).map(|(_, (_, origin))| origin).max()
     }
 
     /// Every key with its value and where that came from, sorted by name; defaults included.
@@ -287,7 +335,7 @@ fn format(strategy: Option<String>, encoding: Option<String>) -> Format {
     }
 }
 
-fn remotes(settings: &BTreeMap<String, (Value, Origin)>, warnings: &mut Vec<Warning>) -> BTreeMap<String, Remote> {
+fn read_remotes(settings: &BTreeMap<String, (Value, Origin)>, warnings: &mut Vec<Warning>) -> BTreeMap<String, Remote> {
     let mut remotes: BTreeMap<String, Remote> = BTreeMap::new();
     for (whole, (value, _)) in settings {
         let Some((name, key)) = whole.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.')) else { continue };

@@ -169,3 +169,40 @@ fn a_remote_may_be_a_directory_below_the_home() {
     let opened = crate::remotes::open(&spfs, Some("origin")).unwrap();
     assert_eq!(opened.as_directory().unwrap().root(), fs::canonicalize(dir.path()).unwrap().join("shared"));
 }
+
+#[test]
+fn every_key_is_documented() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
+    for key in keys::KEYS.iter().chain(keys::REMOTE_KEYS) {
+        assert!(page.contains(&format!("| `{}` |", key.name)), "{} is not in docs/configuration.md", key.name);
+        assert!(
+            key.default.is_empty() || page.contains(&format!("`{}`", key.default)),
+            "{}: {}",
+            key.name,
+            key.default
+        );
+    }
+}
+
+#[test]
+fn a_check_says_all_that_is_wrong() {
+    let toml = "[remote.a]\naddress = 'proxy:?primary=a'\nadress = 1\n[remote.b]\naddress = 's3:/x'\n\
+                [filesystem]\nsecondary_repositories = ['orgin', 'a']\n[remote.orgin2]\naddress='/o'\n";
+    let files = [("etc/spfs.toml", toml), ("etc/spfs.conf", "what"), (".config/spfs/spfs.json", "{")];
+    let (_dir, env) = home(&files);
+    let checked = Config::check(&env.with_var("SPFS_FUSE_WORKER_THREADS", "none"));
+    let said: Vec<String> = checked.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(checked.files.len(), 3);
+    for (part, count) in
+        [("spfs.conf:1:1", 1), ("spfs.json:1:", 1), ("SPFS_FUSE_WORKER_THREADS", 1), ("a -> a", 1), ("s3:", 1)]
+    {
+        assert_eq!(said.iter().filter(|text| text.contains(part)).count(), count, "{part}: {said:#?}");
+    }
+    assert!(said.iter().any(|text| text.contains("did you mean orgin2?")), "{said:#?}");
+    assert_eq!(said.len(), 6, "{said:#?}");
+    let warning = checked.warnings[0].to_string();
+    assert!(
+        warning.contains("\"remote.a.adress\"") && warning.ends_with("did you mean remote.a.address?"),
+        "{warning}"
+    );
+}
