@@ -141,6 +141,18 @@ impl<'a> Area<'a> {
         rustix::fs::renameat(root, &stream.name, root, place).map_err(Error::io("rename", path))
     }
 
+    /// Takes the finished file `name`, a path in the store, as `digest`. It keeps its old name too, where it can.
+    pub fn adopt(&self, name: &str, digest: &Digest, company: Company, sync: bool) -> Result<()> {
+        let (root, place, store) = (self.root()?, self.place(digest, company)?, &self.store.fd);
+        let fail = |action| Error::io(action, self.store.path.join(name));
+        rustix::fs::chmodat(store, name, Modes::CONTENT, AtFlags::empty()).map_err(fail("set the mode of"))?;
+        match rustix::fs::linkat(store, name, root, place.as_str(), AtFlags::empty()) {
+            Ok(()) => {}
+            Err(_) => rustix::fs::renameat(store, name, root, place.as_str()).map_err(fail("rename"))?,
+        }
+        if sync { self.sync(digest, company) } else { Ok(()) }
+    }
+
     /// Makes the content of `digest`, which was written here, durable.
     pub fn sync(&self, digest: &Digest, company: Company) -> Result<()> {
         let place = self.place(digest, company)?;
@@ -331,7 +343,9 @@ impl Drop for Area<'_> {
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// How a directory is opened.
+pub(super) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The number of `digest`'s two-character directory: its first ten bits.
 fn shard_of(digest: &Digest) -> usize {
@@ -367,20 +381,23 @@ pub(super) fn sweep(store: &Store) {
     }
 }
 
-/// Whether the newest directory of the work directory `name` is older than `age` seconds by the file system's clock.
-fn is_older(work: &OwnedFd, name: &str, age: i64) -> Option<bool> {
+/// Whether `name` in the directory `work`, and every directory in it, is older than `age` seconds by the file system's clock.
+pub(super) fn is_older(work: &OwnedFd, name: &str, age: i64) -> Option<bool> {
     let probe = format!("probe-{}", crate::unique().simple());
     rustix::fs::mkdirat(work, &probe, Mode::RWXU).ok()?;
     let now = rustix::fs::statat(work, &probe, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_mtime);
     let _ = rustix::fs::unlinkat(work, &probe, AtFlags::REMOVEDIR);
     let mut newest = rustix::fs::statat(work, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mtime;
-    let fd = rustix::fs::openat(work, name, DIRECTORY, Mode::empty()).ok()?;
-    scan::names(fd.as_fd(), Path::new(name), |directory| {
-        if let Ok(stat) = rustix::fs::statat(&fd, directory, AtFlags::SYMLINK_NOFOLLOW) {
-            newest = newest.max(stat.st_mtime);
-        }
-    })
-    .ok()?;
+    match rustix::fs::openat(work, name, DIRECTORY, Mode::empty()) {
+        Ok(fd) => scan::names(fd.as_fd(), Path::new(name), |directory| {
+            if let Ok(stat) = rustix::fs::statat(&fd, directory, AtFlags::SYMLINK_NOFOLLOW) {
+                newest = newest.max(stat.st_mtime);
+            }
+        })
+        .ok()?,
+        Err(Errno::NOTDIR) => {}
+        Err(_) => return None,
+    }
     Some(now.ok()?.saturating_sub(newest) > age)
 }
 

@@ -90,6 +90,15 @@ impl<'a> DirectoryBatch<'a> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes over the finished file `name`, a path in the store of payloads, as the payload `digest` of `size` bytes.
+    pub fn adopt(&self, name: &str, digest: &Digest, size: u64) -> Result<()> {
+        let present = self.is_here(&self.payloads, digest, |there| there == size)?;
+        if self.known().payloads.insert(*digest, !present).is_none() && !present {
+            self.failed(self.payloads.adopt(name, digest, Company::Shard, self.sync_each()))?;
+        }
+        Ok(())
+    }
+
     /// Whether each file is synced as it is written.
     fn sync_each(&self) -> bool {
         self.repository.inner.medium != Medium::Local

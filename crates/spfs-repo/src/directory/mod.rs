@@ -15,6 +15,7 @@
 mod area;
 mod batch;
 mod claim;
+mod fetching;
 pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod owner;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use fetching::{Claims, Part};
 pub use layout::FORMAT_VERSION;
 use layout::{Medium, Modes, Store};
 
@@ -208,6 +210,7 @@ impl Repository for Directory {
         if !self.inner.swept.swap(true, Ordering::Relaxed) {
             area::sweep(&self.inner.objects);
             area::sweep(&self.inner.payloads);
+            fetching::sweep(&self.inner.payloads);
         }
         Ok(Box::new(batch::DirectoryBatch::new(self)))
     }
