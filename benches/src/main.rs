@@ -13,6 +13,7 @@ mod measure;
 mod memory;
 mod reading;
 mod report;
+mod share;
 mod start;
 mod tree;
 mod walker;
@@ -91,12 +92,13 @@ fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare(options)?;
     let mut rows = Vec::new();
     type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
-    let sections: [Section; 5] = [
+    let sections: [Section; 6] = [
         ("start", start::rows),
         ("first", first::rows),
         ("commit", commit::rows),
         ("reading", reading::rows),
         ("memory", memory::rows),
+        ("share", share::rows),
     ];
     for (name, section) in sections {
         if name.contains(&options.only) {

@@ -38,6 +38,7 @@ mod shells;
 mod soak;
 mod specs;
 mod strategies;
+mod sync_bad_luck;
 mod thousand;
 mod verbs;
 mod words;

@@ -32,6 +32,8 @@ Looking
 Sharing
   push      Send layers, platforms and tags to a remote, with all that they need
   pull      Fetch layers, platforms and tags from a remote, with all that they need
+  server    Serve a repository to other machines
+  remote    List, add, remove and try the repositories that are pushed to and pulled from
 
 Names
   tag       Give names to a layer, a platform or a file
@@ -115,13 +117,28 @@ Options:
           - fuse:   Names and data from a server: slower, and works nearly everywhere
 
       --sync
-          Ask the remotes first, for the newest versions of tags
+          Ask the remotes first, and bring tags up to date that are there already
 
       --check
-          The same, and look whether everything below is here
+          The same, and look below what is there already too, and fill in what is missing
 
       --resync
-          The same, and read and compare what is here
+          The same, and read and compare what is there already too, and replace what is damaged
+
+      --max-concurrent-payloads <N>
+          How many files to move at the same time
+          
+          [env: SPFS_SYNC_MAX_CONCURRENT_PAYLOADS]
+
+      --progress <STYLE>
+          How progress is shown, on standard error: bars are shown on a terminal only
+
+          Possible values:
+          - none: Not at all
+          - bars: As a bar, if standard error is a terminal and the work takes a while
+          - json: As one JSON object a line, with the fields of docs/json.md
+          
+          [default: bars]
 
   -r, --remote <NAME_OR_ADDRESS>
           Look only in this remote, and fetch from it what is not here

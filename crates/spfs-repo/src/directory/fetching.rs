@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use super::Directory;
 use super::area::{self, DIRECTORY};
 use super::batch::DirectoryBatch;
-use super::layout::{Store, make_dir};
+use super::layout::{Modes, Store, make_dir};
 use super::scan;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
@@ -40,6 +40,7 @@ const PIECE: usize = 256 * 1024;
 /// What this process is fetching, told to the others until it is dropped.
 pub struct Claims<'a> {
     store: &'a Store,
+    modes: Modes,
     name: String,
     file: Mutex<Option<File>>,
 }
@@ -48,7 +49,7 @@ impl Directory {
     /// Claims of this process; none yet.
     pub fn claims(&self) -> Claims<'_> {
         let name = format!("fetch-{}", crate::unique().simple());
-        Claims { store: &self.inner.payloads, name, file: Mutex::new(None) }
+        Claims { store: &self.inner.payloads, modes: self.inner.modes, name, file: Mutex::new(None) }
     }
 
     /// Opens the place where the payload `digest` is gathered until it is complete; `None` if somebody else does that now.
@@ -126,12 +127,9 @@ impl Claims<'_> {
     /// The directory `work`, locked until it is dropped; `None` where it cannot be.
     fn lock(&self) -> Result<Option<OwnedFd>> {
         let path = self.store.path.join("work");
-        let work = match rustix::fs::openat(&self.store.fd, "work", DIRECTORY, Mode::empty()) {
-            Ok(work) => work,
-            // The first batch makes it; until then nobody fetches anything.
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(Error::io("open", path)(e)),
-        };
+        make_dir(self.store.fd.as_fd(), "work", self.modes.directory(), &path)?;
+        let work =
+            rustix::fs::openat(&self.store.fd, "work", DIRECTORY, Mode::empty()).map_err(Error::io("open", path))?;
         loop {
             match flock(&work, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(Some(work)),
@@ -206,6 +204,11 @@ impl Part<'_> {
         Ok(())
     }
 
+    /// Throws away all of it, and its name.
+    pub fn discard(self) {
+        let _ = rustix::fs::unlinkat(&self.directory.inner.payloads.fd, &self.name, AtFlags::empty());
+    }
+
     /// Adds `content` to its end. What arrived before a failure stays.
     pub fn append(&mut self, content: &mut dyn Read) -> Result<()> {
         let mut piece = vec![0; PIECE];
@@ -234,9 +237,9 @@ impl Part<'_> {
         let store = &self.directory.inner.payloads;
         let found = self.hasher.clone().finish();
         if found != self.digest {
-            let _ = rustix::fs::unlinkat(&store.fd, &self.name, AtFlags::empty());
             let what = format!("payload {}", self.digest);
-            return Err(Error::corrupt(what, format!("the content that arrived has the digest {found}")));
+            return Err(Error::corrupt(what, format!("the content that arrived has the digest {found}")))
+                .inspect_err(|_| self.discard());
         }
         let batch = DirectoryBatch::new(self.directory);
         batch.adopt(&self.name, &self.digest, self.len)?;

@@ -160,7 +160,8 @@ pub(super) fn absolute(text: &str, cwd: &Path) -> Result<String> {
     let (Kind::Directory { path, .. } | Kind::Archive { path }) = &address.kind else { return Ok(text.to_owned()) };
     let (scheme, rest) = scheme(text).unwrap_or(("file", text));
     let query = rest.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
-    let path = cwd.join(path);
+    // Without the `.` of `./here`.
+    let path: PathBuf = cwd.join(path).components().collect();
     let path = path.to_str().ok_or_else(|| Error::invalid("address", text, "it is not UTF-8"))?;
     Ok(format!("{scheme}:{path}{query}"))
 }

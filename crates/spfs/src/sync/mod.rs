@@ -1,15 +1,24 @@
 //! Moving layers, platforms and tags from one repository to another: the one engine of push, pull and run.
 //!
-//! A [`Plan`] is made first: it walks the graph from the source and stops at what the destination has, where present
-//! means complete. [`apply()`] then moves payloads with their blobs in rounds of a few seconds, each of which is safe on
-//! disk before the next begins, so that an interrupted transfer goes on where it stopped; then the objects, children
-//! first; the tags last. Every byte is hashed on arrival, every object when it is read.
+//! A [`Plan`] is made first: it walks the graph from the source, many objects in a round trip, and stops at what the
+//! destination has, where present means complete. [`apply()`] then moves
 //!
-//! Memory: 48 bytes for each blob that moves, and the manifest that is being read.
+//! 1. large payloads into a directory, each gathered in a file of its own, so that it goes on where it stopped;
+//! 2. the other payloads, many in a stream, with all blobs, in rounds of a few seconds, each of which is safe on disk
+//!    before the next begins;
+//! 3. the objects, children first, then the tags.
+//!
+//! Every byte is hashed on arrival, every object when it is read. Of two processes that fetch the same into one
+//! directory, the second waits for what the first has claimed (`spfs_repo::directory::Claims`), and takes over if that
+//! one ends. A connection that breaks is made again, and goes on where it was; what cannot pass is an error at once.
+//!
+//! Memory: 52 bytes for each blob that moves, the manifests that are being read, a few megabytes for each stream.
 
 mod apply;
+mod large;
 mod plan;
 mod retry;
+mod small;
 
 use serde::Serialize;
 use spfs_repo::reference::Reference;
@@ -111,7 +120,7 @@ impl Plan {
 
 /// Finds what `reference` means in `source`, with the record of the tag if it is one.
 pub fn want(source: &dyn Repository, reference: &Reference) -> Result<Wanted> {
-    let found = retry::again(|| reference.resolve(source)).map_err(|error| remotes::with_similar(source, error))?;
+    let found = retry::first(|| reference.resolve(source)).map_err(|error| remotes::with_similar(source, error))?;
     let Some(spec) = found.tag else { return Ok(Wanted { digest: found.digest, tag: None }) };
     let history = retry::again(|| source.history(&spec.name))?;
     let record = history.into_iter().nth(usize::try_from(spec.version).unwrap_or(usize::MAX));

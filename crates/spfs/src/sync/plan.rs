@@ -13,6 +13,8 @@ use crate::parallel;
 
 /// Digests that are asked about at a time.
 const BATCH: usize = 10_000;
+/// Objects that are read in one round trip: manifests may be large.
+const LOT: usize = 16;
 /// Platforms within platforms, at most. Digests make cycles impossible; this is for what somebody made to annoy.
 const DEEPEST: usize = 256;
 
@@ -88,19 +90,7 @@ impl Planner<'_> {
             if level.is_empty() {
                 return Ok(());
             }
-            self.progress.expect(level.len() as u64, 0);
-            let read = |at: usize| read(self.source, self.destination, &level[at]);
-            let mut found = Vec::new();
-            let progress = self.progress;
-            // Manifests are large: what is needed of each is taken, and it is dropped at once.
-            parallel::each(self.threads.min(level.len()), level.len(), read, |at, part| -> Result<()> {
-                if progress.interrupted() {
-                    return Err(RepoError::Interrupted.into());
-                }
-                found.push((level[at], part?));
-                progress.advance(1, 0);
-                Ok(())
-            })?;
+            let found = self.read_level(&level)?;
             let mut next = Vec::new();
             for (digest, part) in found {
                 self.plan.blobs.extend(part.blobs);
@@ -112,6 +102,27 @@ impl Planner<'_> {
             level = next;
         }
         Err(RepoError::corrupt("the stack", format!("platforms are nested more than {DEEPEST} deep")).into())
+    }
+
+    /// Reads objects, some at a time and several at once.
+    fn read_level(&self, level: &[Digest]) -> Result<Vec<(Digest, Part)>> {
+        let progress = self.progress;
+        progress.expect(level.len() as u64, 0);
+        let lots: Vec<&[Digest]> = level.chunks(lot_size(self.source, LOT)).collect();
+        // Manifests are large: what is needed of each is taken, and it is dropped at once.
+        let read = |at: usize| read(self.source, self.destination, lots[at]);
+        let mut found = Vec::new();
+        parallel::each(self.threads, lots.len(), read, |at, parts| -> Result<()> {
+            if progress.interrupted() {
+                return Err(RepoError::Interrupted.into());
+            }
+            for (digest, part) in lots[at].iter().zip(parts) {
+                found.push((*digest, part?));
+                progress.advance(1, 0);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Keeps of the blobs what the destination lacks.
@@ -167,24 +178,34 @@ struct Part {
     blobs: Vec<Piece>,
 }
 
-fn read(source: &dyn Repository, destination: &dyn Repository, digest: &Digest) -> RepoResult<Part> {
-    let object = match retry::again(|| read_verified(source, digest)) {
-        // What the source has lost the destination may have kept.
+fn read(source: &dyn Repository, destination: &dyn Repository, digests: &[Digest]) -> Vec<RepoResult<Part>> {
+    let objects = read_lot(source, digests).into_iter().zip(digests);
+    objects.map(|(object, digest)| object_or_kept(source, destination, digest, object).map(part)).collect()
+}
+
+/// What the source has lost the destination may have kept.
+fn object_or_kept(
+    source: &dyn Repository,
+    destination: &dyn Repository,
+    digest: &Digest,
+    object: RepoResult<Object>,
+) -> RepoResult<Object> {
+    match object {
         Err(error) if error.is_unknown() && destination.missing(&[*digest])?.is_empty() => {
-            destination.read_object(digest)?
+            destination.read_object(digest)
         }
         Err(error) if error.is_unknown() => {
             let reason = "an object that is needed is not there";
-            return Err(RepoError::Corrupt {
-                what: format!("{digest} in {}", source.address()),
-                reason: reason.into(),
-            });
+            Err(RepoError::corrupt(format!("{digest} in {}", source.address()), reason))
         }
-        other => other?,
-    };
+        other => other,
+    }
+}
+
+fn part(object: Object) -> Part {
     let format = object.format;
     let piece = |digest: Digest, size: u64| Piece { digest, size, format, object: true, payload: true };
-    Ok(match object.body {
+    match object.body {
         ObjectBody::Blob(blob) => {
             Part { is_blob: true, blobs: vec![piece(blob.payload, blob.size)], ..Part::default() }
         }
@@ -197,12 +218,32 @@ fn read(source: &dyn Repository, destination: &dyn Repository, digest: &Digest) 
             Part { blobs, ..Part::default() }
         }
         _ => Part { children: object.children(), ..Part::default() },
-    })
+    }
+}
+
+/// How many objects to ask for at a time: of a directory one, so that several threads share the work.
+pub(super) fn lot_size(source: &dyn Repository, most: usize) -> usize {
+    if source.as_directory().is_some() { 1 } else { most }
+}
+
+/// Reads several objects in one round trip where all of them are there, and makes sure that each is the one that was
+/// asked for.
+pub(super) fn read_lot(source: &dyn Repository, digests: &[Digest]) -> Vec<RepoResult<Object>> {
+    if digests.len() > 1
+        && let Ok(objects) = retry::again(|| source.read_objects(digests))
+        && objects.len() == digests.len()
+    {
+        return digests.iter().zip(objects).map(|(digest, object)| verified(source, digest, object)).collect();
+    }
+    digests.iter().map(|digest| retry::again(|| read_verified(source, digest))).collect()
 }
 
 /// Reads one object and makes sure that it is the one that was asked for.
-pub(super) fn read_verified(source: &dyn Repository, digest: &Digest) -> RepoResult<Object> {
-    let object = source.read_object(digest)?;
+pub(crate) fn read_verified(source: &dyn Repository, digest: &Digest) -> RepoResult<Object> {
+    verified(source, digest, source.read_object(digest)?)
+}
+
+fn verified(source: &dyn Repository, digest: &Digest, object: Object) -> RepoResult<Object> {
     let wrong = match &object.body {
         ObjectBody::Blob(blob) if blob.payload == *digest => None,
         ObjectBody::Blob(blob) => Some(format!("it is the blob of another payload, {}", blob.payload)),
