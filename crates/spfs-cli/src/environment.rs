@@ -45,12 +45,27 @@ pub struct Environment {
     pub backend: Option<Backend>,
     #[command(flatten)]
     pub transfer: Transfer,
+    /// Fetch each file of a remote only when it is first opened
+    #[arg(long, overrides_with_all = ["lazy", "no_lazy"], conflicts_with_all = ["check", "resync", "rerun"])]
+    lazy: bool,
+    /// Fetch everything before it starts, whatever is configured
+    #[arg(long, overrides_with_all = ["lazy", "no_lazy"])]
+    no_lazy: bool,
     /// Look only in this remote, and fetch from it what is not here
     #[arg(short, long, value_name = "NAME_OR_ADDRESS")]
     pub remote: Option<String>,
 }
 
 impl Environment {
+    /// Whether files of a remote are to be fetched when they are first opened; `None` is as configured.
+    pub fn lazy(&self) -> Option<bool> {
+        match (self.lazy, self.no_lazy) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+
     /// What was said about changes: `None` is the default.
     pub fn editable(&self) -> Option<bool> {
         match (self.edit, self.no_edit) {

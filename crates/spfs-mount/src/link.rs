@@ -31,6 +31,8 @@ pub struct Served<'a> {
     pub view: Option<BorrowedFd<'a>>,
     /// The directory of the payloads, if data is served too.
     pub payloads: Option<BorrowedFd<'a>>,
+    /// Whether what is missing is fetched. Without `payloads` it is a layer that does nothing else.
+    pub fetch: bool,
 }
 
 impl Announce<'_> {
@@ -54,6 +56,8 @@ pub enum Message {
         view: Option<OwnedFd>,
         /// The directory of the payloads, if data is served too.
         payloads: Option<OwnedFd>,
+        /// Whether what is missing is fetched. Without `payloads` it is a layer that does nothing else.
+        fetch: bool,
     },
     /// A descriptor to be held as long as the runtime lives: a lock on what it shows.
     Hold(OwnedFd),
@@ -87,10 +91,11 @@ impl Link {
     }
 
     fn send_serve(&self, fuse: BorrowedFd<'_>, what: &Served<'_>) -> Result<()> {
+        let number = u64::from(what.fetch);
         match (what.view, what.payloads) {
-            (Some(view), Some(payloads)) => self.send(b'S', 0, &[fuse, view, payloads]),
-            (Some(view), None) => self.send(b'S', 0, &[fuse, view]),
-            (None, _) => self.send(b'S', 0, &[fuse]),
+            (Some(view), Some(payloads)) => self.send(b'S', number, &[fuse, view, payloads]),
+            (Some(view), None) => self.send(b'S', number, &[fuse, view]),
+            (None, _) => self.send(b'S', number, &[fuse]),
         }
     }
 
@@ -155,7 +160,10 @@ impl Link {
         });
         match (received.bytes, tag[0], fds.next()) {
             (0, _, _) => Ok(Message::Closed),
-            (_, b'S', Some(fuse)) => Ok(Message::Serve { fuse, view: fds.next(), payloads: fds.next() }),
+            (_, b'S', Some(fuse)) => {
+                let fetch = u64::from_le_bytes(number) != 0;
+                Ok(Message::Serve { fuse, view: fds.next(), payloads: fds.next(), fetch })
+            }
             (_, b'K', Some(mount)) => Ok(Message::Keep(mount)),
             (_, b'H', Some(fd)) => Ok(Message::Hold(fd)),
             (_, b'M', Some(upper)) => {

@@ -25,8 +25,8 @@ pub struct Makers<'a> {
 pub struct Lower {
     /// Names and metadata, and data if there is no other layer: a detached mount, or a directory (`O_PATH`).
     pub files: OwnedFd,
-    /// The directory that redirects start from, `O_PATH`.
-    pub data: Option<OwnedFd>,
+    /// The directory that redirects start from, `O_PATH`; and below it a mount that fetches what it lacks.
+    pub data: Vec<OwnedFd>,
     /// Whether it is a mount that is served: its server hears of the end.
     pub served: bool,
     /// Whether `files` is a mount that is not attached anywhere.
@@ -36,37 +36,54 @@ pub struct Lower {
 impl Lower {
     /// Makes what `strategy` needs.
     pub fn make(strategy: &Strategy, plan: &Plan, makers: &Makers<'_>) -> Result<Lower> {
-        let data = || open_path(&plan.payloads).map(Some);
+        let data = || -> Result<Vec<OwnedFd>> {
+            let payloads = open_path(&plan.payloads)?;
+            let fetched = if plan.fetch { Some(served(plan, makers, Data::Fetched)?) } else { None };
+            Ok([payloads].into_iter().chain(fetched).collect())
+        };
         Ok(match strategy {
             Strategy::Image(path) => {
                 Lower { files: image(path, &plan.name)?, data: data()?, served: false, detached: true }
             }
             Strategy::Server => {
-                Lower { files: served(plan, makers, false)?, data: data()?, served: true, detached: true }
+                Lower { files: served(plan, makers, Data::Elsewhere)?, data: data()?, served: true, detached: true }
             }
-            Strategy::Full => Lower { files: served(plan, makers, true)?, data: None, served: true, detached: true },
+            Strategy::Full => {
+                Lower { files: served(plan, makers, Data::Served)?, data: Vec::new(), served: true, detached: true }
+            }
             Strategy::Render(path) => {
                 if !path.is_dir() {
                     (makers.tree)(path)?;
                 }
-                Lower { files: open_path(path)?, data: None, served: false, detached: false }
+                Lower { files: open_path(path)?, data: Vec::new(), served: false, detached: false }
             }
         })
     }
 }
 
-/// A FUSE mount of the plan's view, with data or without.
-fn served(plan: &Plan, makers: &Makers<'_>, data: bool) -> Result<OwnedFd> {
+/// What a FUSE mount has of the data.
+enum Data {
+    /// Nothing.
+    Elsewhere,
+    /// All of it; what is missing is fetched if the plan says so.
+    Served,
+    /// Nothing else: a data-only layer that fetches what is missing.
+    Fetched,
+}
+
+/// A FUSE mount of the plan's view.
+fn served(plan: &Plan, makers: &Makers<'_>, data: Data) -> Result<OwnedFd> {
     let view = rustix::fs::open(&plan.view, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let view = view.map_err(Error::io("open", &plan.view))?;
-    let payloads = if data { Some(open_path(&plan.payloads)?) } else { None };
-    let what = Served { view: Some(view.as_fd()), payloads: payloads.as_ref().map(AsFd::as_fd) };
+    let payloads = if matches!(data, Data::Served) { Some(open_path(&plan.payloads)?) } else { None };
+    let fetch = plan.fetch && !matches!(data, Data::Elsewhere);
+    let what = Served { view: Some(view.as_fd()), payloads: payloads.as_ref().map(AsFd::as_fd), fetch };
     fuse(&makers.announce, &plan.name, &what)
 }
 
 /// A FUSE mount without files, whose server hears of the end where nothing else does.
 pub fn marker(announce: &Announce<'_>, name: &str) -> Result<OwnedFd> {
-    fuse(announce, name, &Served { view: None, payloads: None })
+    fuse(announce, name, &Served { view: None, payloads: None, fetch: false })
 }
 
 /// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.

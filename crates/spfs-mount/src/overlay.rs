@@ -89,7 +89,7 @@ impl Overlay {
     fn by(strategy: &Strategy, plan: &Plan, makers: &Makers<'_>, changes: Option<&Changes>) -> Result<Overlay> {
         let lower = Lower::make(strategy, plan, makers)?;
         let mount = match (by_descriptors(plan, &lower, changes), changes) {
-            (Err(Error::KernelTooOld { .. }), Some(changes)) if lower.data.is_none() => {
+            (Err(Error::KernelTooOld { .. }), Some(changes)) if lower.data.is_empty() => {
                 by_paths(plan, &lower, changes)?
             }
             (other, _) => other?,
@@ -161,7 +161,7 @@ pub(crate) fn chain(error: &Error) -> String {
 fn by_descriptors(plan: &Plan, lower: &Lower, changes: Option<&Changes>) -> Result<OwnedFd> {
     let context = begin(plan, changes)?;
     context.fd("lowerdir+", &lower.files).map_err(too_old("no layers by descriptor (Linux 6.13)"))?;
-    if let Some(data) = &lower.data {
+    for data in &lower.data {
         context.fd("datadir+", data).map_err(too_old("no data-only layers (Linux 6.8)"))?;
     }
     if let Some(changes) = changes {

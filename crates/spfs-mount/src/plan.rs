@@ -14,6 +14,8 @@ pub struct Plan {
     pub view: PathBuf,
     /// The directory that payload paths (`/QU/77SN…`) start from.
     pub payloads: PathBuf,
+    /// Whether payloads that are not there are fetched when their files are first opened: the monitor knows from where.
+    pub fetch: bool,
     /// Where changes go.
     pub upper: Upper,
     /// Where an overlay without a place for changes is shared with other runtimes of the view, if it may be.
@@ -91,7 +93,8 @@ impl fmt::Display for Plan {
                 Strategy::Full => writeln!(f, "{label} server with data, of {}", self.view.display())?,
             }
         }
-        writeln!(f, "data:     {}", self.payloads.display())?;
+        let fetched = if self.fetch { ", fetched when it is first opened" } else { "" };
+        writeln!(f, "data:     {}{fetched}", self.payloads.display())?;
         match &self.upper {
             _ if self.share.is_some() => writeln!(f, "changes:  none; shared with other runtimes of the view")?,
             Upper::Memory { size: None } => writeln!(f, "changes:  in memory")?,

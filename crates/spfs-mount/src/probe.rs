@@ -154,6 +154,7 @@ impl Trial {
             strategies: vec![strategy],
             view: self.view.clone(),
             payloads: self.payloads.clone(),
+            fetch: false,
             upper: Upper::Memory { size: None },
             share: None,
             spare: None,
@@ -203,7 +204,7 @@ fn monitor(links: MonitorLinks) -> i32 {
         && matches!(process::fork(), Ok(Fork::Child))
     {
         drop(links.launcher);
-        let Ok(Message::Serve { fuse, view: Some(view), payloads }) = link.receive() else { return 1 };
+        let Ok(Message::Serve { fuse, view: Some(view), payloads, .. }) = link.receive() else { return 1 };
         drop(link);
         return i32::from(serve(&fuse, &view, payloads.as_ref()).is_err());
     }
@@ -228,7 +229,7 @@ fn serve(fuse: &OwnedFd, view: &OwnedFd, payloads: Option<&OwnedFd>) -> Result<(
     let view = View::from_bytes(bytes)?;
     let (device, uid, gid) = (fuse.as_fd(), geteuid().as_raw(), getegid().as_raw());
     match payloads {
-        Some(payloads) => server::serve_with_data(&view, device, uid, gid, payloads.as_fd()),
+        Some(payloads) => server::serve_with_data(&view, device, uid, gid, payloads.as_fd(), None),
         None => server::serve(&view, device, uid, gid),
     }
     .map_err(Error::system("serve"))

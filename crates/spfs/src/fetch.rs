@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Error as RepoError, Progress, Repository};
+use spfs_repo::{Error as RepoError, Repository};
 
 use crate::error::{Error, Result};
-use crate::sync::{self, Options, Wanted};
-use crate::{Spfs, remotes, tracking};
+use crate::resolve::Fetch;
+use crate::sync::{self, Wanted};
+use crate::{Spfs, lazy, remotes, tracking};
 
 /// A remote, what it is called, and what was found in it.
 pub type Found = (Arc<dyn Repository>, String, Vec<Wanted>);
@@ -60,31 +61,42 @@ fn find(spfs: &Spfs, from: Option<&str>, reference: &Reference) -> Result<(Arc<d
     Err(trouble.unwrap_or_else(|| RepoError::UnknownReference { reference, searched, similar: near }.into()))
 }
 
-/// Brings what `reference` means in the remotes here, without a tag; for a tag, notes what it meant. The text says
-/// what happened, for people.
+/// What [`bring`] has done.
+#[derive(Debug)]
+pub struct Brought {
+    /// What the reference means.
+    pub found: Resolved,
+    /// What happened, for people; or nothing.
+    pub remark: String,
+    /// The remotes that have the rest, if it was brought in part only.
+    pub lazy: Vec<String>,
+}
+
+/// Brings what `reference` means in the remotes here, without a tag; for a tag, notes what it meant.
 ///
 /// If no remote can be asked, what was noted the last time counts, if all of it is still here.
-pub fn bring(
-    spfs: &Spfs,
-    from: Option<&str>,
-    reference: &Reference,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<(Resolved, String)> {
-    let (remote, name, wanted) = match find(spfs, from, reference) {
+pub fn bring(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> Result<Brought> {
+    let (remote, name, wanted) = match find(spfs, fetch.from, reference) {
         Ok(found) => found,
-        Err(error) => return tracking::recall(spfs, from, reference).ok_or(error),
+        Err(error) => return tracking::recall(spfs, reference, fetch).ok_or(error),
     };
-    let bare = Wanted { digest: wanted.digest, tag: None };
-    let plan = sync::plan(&*remote, &spfs.local, &[bare], options, progress)?;
-    sync::apply(&*remote, &spfs.local, &plan, options, progress)?;
+    let (options, progress) = (&fetch.options, fetch.progress);
     let mut remark = String::new();
-    if !plan.is_empty() {
-        remark = format!("pulled {reference} from {name}");
+    let mut lazy = Vec::new();
+    if fetch.lazy && lazy::bring(spfs, &*remote, &wanted.digest, options, progress)? {
+        lazy.push(lazy::name(spfs, &name, &*remote));
+        remark = format!("{reference} is fetched from {name} as it is opened");
+    } else {
+        let bare = Wanted { digest: wanted.digest, tag: None };
+        let plan = sync::plan(&*remote, &spfs.local, &[bare], options, progress)?;
+        sync::apply(&*remote, &spfs.local, &plan, options, progress)?;
+        if !plan.is_empty() {
+            remark = format!("pulled {reference} from {name}");
+        }
     }
     let spec = wanted.tag.and_then(|_| reference.to_string().parse().ok());
     if let Some(spec) = &spec {
         tracking::remember(spfs, &name, spec, wanted.digest)?;
     }
-    Ok((Resolved { digest: wanted.digest, tag: spec, shadowed: Vec::new() }, remark))
+    Ok(Brought { found: Resolved { digest: wanted.digest, tag: spec, shadowed: Vec::new() }, remark, lazy })
 }

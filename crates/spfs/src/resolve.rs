@@ -8,7 +8,7 @@ use spfs_repo::{Digest, Error as RepoError, Kind, Progress, Repository};
 use crate::Spfs;
 use crate::env_spec::EnvSpec;
 use crate::error::{Error, Place, Result, Warning};
-use crate::fetch;
+use crate::fetch::{self, Brought};
 use crate::spec_file::{self, SpecFile};
 use crate::stack::{Stack, wrong_kind};
 use crate::sync::{Options, Policy};
@@ -33,6 +33,8 @@ pub struct Fetch<'a> {
     pub from: Option<&'a str>,
     /// How; with more than [`Policy::MissingOnly`] the remotes are asked first.
     pub options: Options,
+    /// Whether files may stay where they are until they are first opened ([`crate::lazy`]).
+    pub lazy: bool,
     /// Who hears of it.
     pub progress: &'a dyn Progress,
 }
@@ -110,21 +112,30 @@ impl Resolver<'_> {
                 result => return result,
             }
         }
-        let brought = fetch::bring(self.spfs, fetch.from, reference, &fetch.options, fetch.progress);
-        let (found, remark) = match brought {
+        let brought = fetch::bring(self.spfs, reference, fetch);
+        let Brought { found, remark, lazy } = match brought {
             // What is only here need not be there.
             Err(Error::Repo(RepoError::UnknownReference { .. })) if ask_first && fetch.from.is_none() => {
                 return resolve_one(self.spfs, reference);
             }
             other => other?,
         };
+        let new = lazy.into_iter().filter(|name| !self.stack.lazy.contains(name)).collect::<Vec<_>>();
+        self.stack.lazy.extend(new);
         self.stack.remarks.extend(Some(remark).filter(|remark| !remark.is_empty()));
         Ok(found)
     }
 
+    fn kind(&self, digest: &Digest) -> Result<Kind> {
+        match (kind(&self.spfs.local, digest), self.spfs.local.partial()?) {
+            (Err(Error::Repo(RepoError::UnknownObject(_))), Some(partial)) => kind(&partial, digest),
+            (found, _) => found,
+        }
+    }
+
     fn object(&mut self, reference: &Reference) -> Result<()> {
         let found = self.find(reference)?;
-        if kind(&self.spfs.local, &found.digest)? == Kind::Blob {
+        if self.kind(&found.digest)? == Kind::Blob {
             return Err(wrong_kind(found.digest));
         }
         if !found.shadowed.is_empty() {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use spfs_repo::Directory;
+use spfs_repo::{Chain, Directory, Repository};
 
 use crate::config::{Config, Env};
 use crate::dirs::Dirs;
@@ -38,6 +39,16 @@ impl Spfs {
         };
         let local = local.with_namespace(config.storage.tag_namespace.as_deref())?;
         Ok(Spfs { env, config, dirs, local, warn: |_| {} })
+    }
+
+    /// What runtimes show: the local repository, and behind it the objects of what is here only in part
+    /// ([`crate::lazy`]). To be read from, and never asked whether something is here.
+    pub fn shown(&self) -> Result<Arc<dyn Repository>> {
+        let local = Arc::new(self.local.clone());
+        Ok(match self.local.partial()? {
+            Some(partial) => Arc::new(Chain::new(local, vec![Arc::new(partial)])),
+            None => local,
+        })
     }
 
     /// Who makes tags here: `name@domain`.

@@ -18,6 +18,8 @@ pub struct Stack {
     pub warnings: Vec<Warning>,
     /// What was done on the way, for people: what was fetched from where.
     pub remarks: Vec<String>,
+    /// The remotes that have what is here only in part: from them it is fetched when it is first opened.
+    pub lazy: Vec<String>,
 }
 
 impl Stack {

@@ -12,7 +12,9 @@ use spfs_repo::{Digest, Repository, TagSpec};
 
 use crate::Spfs;
 use crate::error::{Error, Result};
-use crate::fetch;
+use crate::fetch::{self, Brought};
+use crate::lazy;
+use crate::resolve::Fetch;
 
 /// How long a record protects what it points to, after its last use.
 pub const MOST_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -50,17 +52,22 @@ pub(crate) fn remember(spfs: &Spfs, remote: &str, tag: &TagSpec, target: Digest)
     })
 }
 
-/// What `reference` meant the last time, if all of it is here, with a remark that says so.
-pub(crate) fn recall(spfs: &Spfs, from: Option<&str>, reference: &Reference) -> Option<(Resolved, String)> {
+/// What `reference` meant the last time, if it can still be shown, with a remark that says so.
+pub(crate) fn recall(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> Option<Brought> {
     let tag = reference.to_string();
-    let names = from.map_or_else(|| fetch::order(spfs), |name| vec![name.to_owned()]);
-    let record = names.iter().find_map(|name| {
+    let names = fetch.from.map_or_else(|| fetch::order(spfs), |name| vec![name.to_owned()]);
+    let (record, lazy) = names.iter().find_map(|name| {
         let text = std::fs::read(path(spfs, name, &tag)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
-        spfs.local.missing(&[record.target]).ok()?.is_empty().then_some(record)
+        if spfs.local.missing(&[record.target]).ok()?.is_empty() {
+            return Some((record, Vec::new()));
+        }
+        let partial = fetch.lazy && lazy::is_here(spfs, &record.target);
+        partial.then(|| (record, vec![name.clone()]))
     })?;
     let remark = format!("{} cannot be asked; {tag} is what it meant there the last time", record.remote);
-    Some((Resolved { digest: record.target, tag: tag.parse().ok(), shadowed: Vec::new() }, remark))
+    let found = Resolved { digest: record.target, tag: tag.parse().ok(), shadowed: Vec::new() };
+    Some(Brought { found, remark, lazy })
 }
 
 /// What the records of the local repository point to that are not too old: roots for cleaning.

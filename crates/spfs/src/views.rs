@@ -71,7 +71,7 @@ pub fn merged(spfs: &Spfs, stack: &[Digest], live: &[LiveBind]) -> Result<Cached
 
 /// What one layer (or manifest) adds, with its masks.
 pub fn layer(spfs: &Spfs, digest: &Digest) -> Result<View> {
-    let manifest = match spfs.local.read_object(digest)?.body {
+    let manifest = match spfs.shown()?.read_object(digest)?.body {
         ObjectBody::Layer(layer) => layer.manifest,
         ObjectBody::Manifest(_) => Some(*digest),
         other => {
@@ -115,7 +115,7 @@ fn merge_stack(spfs: &Spfs, shelf: &Shelf<'_>, wanted: &str, stack: &[Digest]) -
     if let Some(found) = shelf.open(wanted) {
         return Ok(found);
     }
-    let manifests = stack::manifests(&spfs.local, stack)?;
+    let manifests = stack::manifests(&*spfs.shown()?, stack)?;
     let name = key(b"stack", &manifests);
     let made = match shelf.open(&name) {
         Some(found) => found,
@@ -148,7 +148,7 @@ fn tree(spfs: &Spfs, shelf: &Shelf<'_>, manifest: &Digest) -> Result<View> {
     if let Some(found) = shelf.open(&name) {
         return Ok(found.view);
     }
-    let object = spfs.local.read_object(manifest)?;
+    let object = spfs.shown()?.read_object(manifest)?;
     let found = object.kind().name();
     let ObjectBody::Manifest(tree) = object.body else {
         return Err(spfs_repo::Error::WrongKind { digest: *manifest, found, wanted: "manifest" }.into());

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use spfs::info::{self, ActiveRuntime, Description, Note, ObjectContent, Source};
 use spfs::merged::{self, Merged};
 use spfs::names::{Named, Names};
-use spfs::repo::Digest;
+use spfs::repo::{Digest, Repository};
 use spfs::{Spfs, diff};
 
 use super::Run;
@@ -80,7 +81,7 @@ impl Run for Args {
 
 impl Args {
     fn objects(&self, context: &Context, out: &mut Output, spfs: &Spfs) -> Result<()> {
-        let repository = self.repository.open(spfs)?;
+        let repository = self.open(spfs)?;
         let names = Names::load(&*repository)?;
         let limit = match context.verbose {
             _ if self.json.json => usize::MAX,
@@ -243,7 +244,8 @@ impl Args {
         writeln!(out, "{}Active Runtime:{}", style::HEADING, style::END)?;
         writeln!(out, " id: {}\n editable: {}", active.name, active.editable)?;
         writeln!(out, "stack (top-down):")?;
-        let names = Names::load(&spfs.local)?;
+        let repository = spfs.shown()?;
+        let names = Names::load(&*repository)?;
         for item in &active.stack {
             let size = if self.human_readable { format!(", Size: {}", size_of(spfs, item)?) } else { String::new() };
             writeln!(out, "  - {}{size}", self.name(&names.name(item)?))?;
@@ -251,8 +253,16 @@ impl Args {
         Ok(())
     }
 
+    /// Where objects are looked up: what the runtime shows may be here only in part.
+    fn open(&self, spfs: &Spfs) -> Result<Arc<dyn Repository>> {
+        match self.repository.remote {
+            Some(_) => self.repository.open(spfs),
+            None => Ok(spfs.shown()?),
+        }
+    }
+
     fn annotations(&self, out: &mut Output, spfs: &Spfs) -> Result<()> {
-        let repository = self.repository.open(spfs)?;
+        let repository = self.open(spfs)?;
         let stack = match self.references.is_empty() {
             true => info::active(spfs)?.stack.into_iter().rev().collect(),
             false => {
@@ -308,6 +318,7 @@ fn sources(context: &Context, names: &Names<'_>, spfs: &Spfs, reference: &str) -
 
 /// The bytes of all files of a stack's item, for people.
 fn size_of(spfs: &Spfs, item: &Digest) -> Result<String> {
-    let layers = spfs::stack::expand(&spfs.local, &[*item])?;
-    Ok(format::human(Merged::read(&spfs.local, &layers)?.root().size()?))
+    let repository = spfs.shown()?;
+    let layers = spfs::stack::expand(&*repository, &[*item])?;
+    Ok(format::human(Merged::read(&*repository, &layers)?.root().size()?))
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use spfs::config::Backend;
 use spfs::resolve::{Fetch, resolve_with};
 use spfs::runtime::{self, Origin, StartRequest};
 use spfs::sync::Policy;
@@ -70,8 +71,12 @@ fn origin(context: &Context, spfs: &Spfs, environment: &Environment) -> Result<O
         return Ok(Origin::Saved { name, force: environment.force });
     };
     let bar = Bar::new("pulling", environment.transfer.progress);
-    let options = environment.transfer.options(Policy::MissingOnly);
-    let fetch = Fetch { from: environment.remote.as_deref(), options, progress: &bar };
+    let fetch = Fetch {
+        from: environment.remote.as_deref(),
+        options: environment.transfer.options(Policy::MissingOnly),
+        lazy: is_lazy(context, spfs, environment),
+        progress: &bar,
+    };
     let mut stack = resolve_with(spfs, &reference.parse::<EnvSpec>()?, Some(&fetch))?;
     drop(bar);
     stack.remarks.iter().for_each(|remark| context.remark(remark));
@@ -88,7 +93,18 @@ fn origin(context: &Context, spfs: &Spfs, environment: &Environment) -> Result<O
         live: stack.live,
         name: environment.runtime_name.clone(),
         durable: environment.keep_runtime,
+        lazy: stack.lazy,
     })
+}
+
+/// Whether files may stay in their remote until they are opened.
+fn is_lazy(context: &Context, spfs: &Spfs, environment: &Environment) -> bool {
+    let lazy = environment.lazy().unwrap_or(spfs.config.filesystem.lazy);
+    if lazy && spfs.config.filesystem.backend == Backend::Render {
+        context.remark("the backend `render` needs every file, so all of them are fetched now");
+        return false;
+    }
+    lazy
 }
 
 /// A command that cannot be started ends us as it would end a shell: 127 if there is none, 126 if it cannot be run.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use spfs::annotation;
 use spfs::runtime::{self, BadPayload, Found, Removal, State};
+use spfs::{annotation, lazy};
 
 use super::Run;
 use crate::complete;
@@ -128,15 +128,20 @@ impl Run for Args {
 impl Run for InfoArgs {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
-        let record = runtime::find(spfs, &self.name)?.record;
+        let found = runtime::find(spfs, &self.name)?;
+        let record = found.record;
         let mut out = context.out();
         if !self.get_all && self.get.is_empty() {
             let damaged = warn_of_payloads(spfs, &record);
-            out.json(&Shown { record: &record, damaged })?;
+            let here = if record.config.lazy.is_empty() { None } else { Some(lazy::here(spfs, &record)?) };
+            if here.is_some() {
+                lazy::last_trouble(&found.dir.path).iter().for_each(|line| warn(line));
+            }
+            out.json(&Shown { record: &record, here, damaged })?;
             return out.finish();
         }
         let bottom_first: Vec<_> = record.status.stack.iter().rev().copied().collect();
-        let annotations = annotation::get_all(&spfs.local, &bottom_first)?;
+        let annotations = annotation::get_all(&*spfs.shown()?, &bottom_first)?;
         if self.get_all {
             out.json(&annotations)?;
         }
@@ -158,6 +163,9 @@ impl Run for InfoArgs {
 struct Shown<'a> {
     #[serde(flatten)]
     record: &'a runtime::Record,
+    /// How much of a lazy one is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    here: Option<lazy::Here>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damaged: Vec<BadPayload>,
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::common::{Caller, Cmd, Home, every_caller};
 
 /// A script in a private mount namespace of the caller's own; every step prints what it is about.
-fn privately(home: &Home, script: &str) -> Cmd {
+pub fn privately(home: &Home, script: &str) -> Cmd {
     let mut words = vec!["unshare".to_owned()];
     if !home.caller().is_root() {
         words.extend(["--user".to_owned(), "--map-root-user".to_owned()]);

@@ -21,6 +21,7 @@ mod hostile_storage;
 mod hostile_together;
 mod hostile_trees;
 mod identity;
+mod lazy;
 mod nesting;
 mod posix;
 mod processes;

@@ -2,7 +2,8 @@
 //!
 //! An overlay lies over it and takes the data from the payload directory, so that the server is asked once for each
 //! file that is touched, and never when a file is opened or read. Whoever reads past the overlay gets an I/O error.
-//! Where overlayfs cannot do that, the server has the data too ([`serve_with_data`]).
+//! Where overlayfs cannot do that, the server has the data too ([`serve_with_data`]). What is not here yet is fetched by
+//! another server, [`serve_fetches`].
 //!
 //! The protocol is written out here, because no library can do what this needs: `OPEN` and `OPENDIR` answered with
 //! ENOSYS, after which the kernel never sends them again; answers that stay valid for ever (2^40 seconds); and a worker
@@ -15,6 +16,7 @@
 mod attributes;
 mod beside;
 mod data;
+mod fetch;
 mod protocol;
 mod readdir;
 mod reply;
@@ -32,6 +34,7 @@ use rustix::io::Errno;
 use crate::redirect::{METACOPY, REDIRECT, redirect};
 use crate::view::{Node, NodeId, NodeKind, View};
 
+pub use fetch::{Fetch, Wanted, serve_fetches};
 pub use reply::Reply;
 
 use beside::Beside;
@@ -60,16 +63,21 @@ pub fn serve(view: &View, device: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Res
 }
 
 /// The same with the data of all files, from the directory `payloads`, by as many threads as there are processors (four
-/// at most): one may wait for the disk.
+/// at most): one may wait for the disk. With `fetch`, which brings payloads that are not there, it is eight.
 pub fn serve_with_data(
     view: &View,
     device: BorrowedFd<'_>,
     uid: u32,
     gid: u32,
     payloads: BorrowedFd<'_>,
+    fetch: Option<&dyn Fetch>,
 ) -> io::Result<()> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    let work = || answer_all(&Server::with_data(view, uid, gid, payloads), device, DATA_REPLY_MAX);
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let threads = fetch.map_or_else(processors, |_| fetch::WORKERS);
+    let work = || {
+        let server = Server { data: Some(Data::new(payloads, fetch)), ..Server::new(view, uid, gid) };
+        answer_all(&server, device, DATA_REPLY_MAX)
+    };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let first = work();
@@ -141,7 +149,7 @@ impl<'a> Server<'a> {
 
     /// One that answers reads too, from the directory `payloads`.
     pub fn with_data(view: &'a View, uid: u32, gid: u32, payloads: BorrowedFd<'a>) -> Self {
-        Server { data: Some(Data::new(payloads)), ..Server::new(view, uid, gid) }
+        Server { data: Some(Data::new(payloads, None)), ..Server::new(view, uid, gid) }
     }
 
     /// The answer to the `request` with these bytes, or `None` if it gets none.
@@ -215,8 +223,8 @@ impl<'a> Server<'a> {
             (Node { kind: NodeKind::Directory { .. }, .. }, _) => Err(Errno::ISDIR),
             (Node { size: 0, .. }, _) => Ok(Answer::Sent),
             (Node { kind: NodeKind::File, size, .. }, Some(data)) => {
-                let digest = self.view.digest(id).ok_or(Errno::IO)?;
-                data.read(id, &digest, size, (request.u64(8)?, request.u32(16)?), reply)
+                let what = || Some(Wanted { digest: self.view.digest(id)?, size, path: self.view.path(id) });
+                data.read(id, size, &what, (request.u64(8)?, request.u32(16)?), reply)
             }
             _ => Err(Errno::IO),
         }

@@ -228,7 +228,11 @@ impl<'a> DirectoryBatch<'a> {
             let here = known || self.is_here(&self.payloads, &blob.payload, |size| size == blob.size)?;
             return if here { Ok(()) } else { Err(Error::MissingPayload(blob.payload)) };
         }
-        let mut unknown = object.children();
+        let mut unknown = match &object.body {
+            ObjectBody::Manifest(_) if self.repository.inner.partial => return Ok(()),
+            ObjectBody::Layer(layer) if self.repository.inner.partial => layer.manifest.into_iter().collect(),
+            _ => object.children(),
+        };
         {
             let known = self.known();
             unknown.retain(|digest| !known.objects.contains_key(digest));

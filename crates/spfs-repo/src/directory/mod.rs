@@ -43,6 +43,8 @@ use crate::object::Object;
 use crate::repository::{Batch, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
+/// The directory of what is here only in part.
+const PARTIAL: &str = "partial";
 /// Bytes that a payload is read in.
 const READ_SIZE: usize = 256 * 1024;
 
@@ -60,6 +62,8 @@ struct Inner {
     objects: Store,
     payloads: Store,
     modes: Modes,
+    /// Whether manifests may stand here without their blobs: see [`Directory::partial`].
+    partial: bool,
     /// What its file system is like, the worse of both stores.
     medium: Medium,
     /// Whether this program has looked for the leftovers of killed processes already.
@@ -69,6 +73,10 @@ struct Inner {
 impl Directory {
     /// Opens the repository at `root`, which must have `objects` and `payloads`; nothing is written.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_as(root, false)
+    }
+
+    fn open_as(root: impl AsRef<Path>, partial: bool) -> Result<Self> {
         let root = root.as_ref();
         let root = std::fs::canonicalize(root).map_err(Error::io("open repository", root))?;
         let stat = rustix::fs::stat(&root).map_err(Error::io("open repository", &root))?;
@@ -77,7 +85,7 @@ impl Directory {
         let payloads = Store::open(&root, "payloads")?;
         let medium = objects.medium.max(payloads.medium);
         let modes = Modes { shared: stat.st_mode & 0o022 != 0 };
-        let inner = Inner { root, objects, payloads, modes, medium, swept: AtomicBool::new(false) };
+        let inner = Inner { root, objects, payloads, modes, partial, medium, swept: AtomicBool::new(false) };
         Ok(Directory { inner: Arc::new(inner), namespace: None })
     }
 
@@ -142,6 +150,25 @@ impl Directory {
     /// Whether the root is writable for group or others, so that what is made in it is writable for everyone.
     pub fn is_shared(&self) -> bool {
         self.inner.modes.shared
+    }
+
+    /// Where what is here only in part is kept apart, if there is any: a repository of its own in `ROOT/partial`, whose
+    /// manifests, layers and platforms are whole, while blobs and payloads, if they are here, are in this one.
+    pub fn partial(&self) -> Result<Option<Directory>> {
+        let root = self.inner.root.join(PARTIAL);
+        match rustix::fs::stat(&root) {
+            Ok(_) => Self::open_as(root, true).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::io("open repository", root)(e)),
+        }
+    }
+
+    /// The same; made if it is not there.
+    pub fn make_partial(&self) -> Result<Directory> {
+        let root = self.inner.root.join(PARTIAL);
+        layout::make_dirs(&root, self.inner.modes.directory())?;
+        Self::create(&root)?;
+        Self::open_as(root, true)
     }
 
     /// Every object, sorted.

@@ -76,6 +76,8 @@ pub struct Filesystem {
     pub secondary_repositories: Vec<String>,
     /// Longer annotation values become blobs; bytes.
     pub annotation_size_limit: u64,
+    /// Whether files of a remote are fetched when they are first opened.
+    pub lazy: bool,
     /// Whether runtimes that nobody may change share one mount of their view.
     pub share: bool,
     /// How long what runtimes of a view share is kept after the last of them; seconds.
@@ -221,6 +223,7 @@ impl Config {
                 backend: text("filesystem.backend").and_then(|name| Backend::of(&name)).unwrap_or_default(),
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
+                lazy: matches!(get("filesystem.lazy"), Some(Value::Bool(true))),
                 share: matches!(get("filesystem.share"), Some(Value::Bool(true))),
                 warm_seconds: number("filesystem.warm_seconds"),
                 tmpfs_size: text("filesystem.tmpfs_size"),

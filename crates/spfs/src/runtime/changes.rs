@@ -32,6 +32,24 @@ pub struct Scan {
     pub refused: Vec<(PathBuf, &'static str)>,
 }
 
+impl Scan {
+    /// The payloads of the base that stand in the difference, with their sizes.
+    pub fn base_payloads(&self) -> Vec<(Digest, u64)> {
+        let mut found = Vec::new();
+        let mut ahead: Vec<&BTreeMap<String, Item>> = vec![&self.root];
+        while let Some(items) = ahead.pop() {
+            for item in items.values() {
+                match item {
+                    Item::Base { digest, size, .. } => found.push((*digest, *size)),
+                    Item::Directory { entries, .. } => ahead.push(entries),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}
+
 /// One name that differs, or may differ.
 pub enum Item {
     /// A regular file of the upper directory; only its content tells whether it differs.

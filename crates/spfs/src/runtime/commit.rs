@@ -16,7 +16,7 @@ use super::record::Record;
 use super::{durable, files, shown};
 use crate::diff::Change;
 use crate::error::{Error, Result};
-use crate::{stack, views};
+use crate::{lazy, stack, views};
 
 /// The views that changes are measured against.
 pub struct Sides {
@@ -133,6 +133,7 @@ fn make_layer(job: &Job<'_>, record: &Record, request: &CommitRequest) -> Result
     if let Some((path, reason)) = scan.refused.first() {
         return Err(spfs_repo::Error::Uncommittable { path: path.clone(), reason: (*reason).to_owned() }.into());
     }
+    lazy::bring_payloads(&job.spfs, &record.config.lazy, &scan.base_payloads(), &job.progress)?;
     let batch = job.spfs.local.begin()?;
     let found = files::store(job, &*batch, &scan.files)?;
     let mut builder = Builder { batch: &*batch, files: &scan.files, found: &found };
@@ -148,6 +149,8 @@ fn make_layer(job: &Job<'_>, record: &Record, request: &CommitRequest) -> Result
 
 fn make_platform(job: &Job<'_>, record: &Record) -> Result<Digest> {
     let bottom_up: Vec<Digest> = record.status.stack.iter().rev().copied().collect();
+    // What refers to something needs it whole: here, a stack of which only a part was fetched becomes complete.
+    lazy::complete(&job.spfs, &record.config.lazy, &bottom_up, &job.progress)?;
     let stack = stack::expand(&job.spfs.local, &bottom_up)?;
     if stack.is_empty() {
         return Err(Error::NothingToCommit { reason: "the runtime has no layers and no changes".into() });

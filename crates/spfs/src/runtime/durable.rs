@@ -132,6 +132,10 @@ pub fn remember(spfs: &Spfs, record: &Record, now: jiff::Timestamp) -> Result<()
         return Ok(());
     }
     let stack: Vec<Digest> = record.status.stack.iter().rev().copied().collect();
+    if !spfs.local.missing(&stack)?.is_empty() {
+        // What is here only in part has nothing to be spared that could not be fetched again.
+        return Ok(());
+    }
     let batch = spfs.local.begin()?;
     let target = batch.add_object(&Object::new(Platform { stack }))?;
     batch.finish()?;

@@ -15,6 +15,9 @@ use super::shown;
 use crate::Spfs;
 use crate::error::{Error, Result};
 
+/// What is wrong with a payload that is not there.
+const MISSING: &str = "it is missing";
+
 /// What is wrong with the payload of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BadPayload {
@@ -43,6 +46,7 @@ pub fn bad_payloads(spfs: &Spfs, record: &Record) -> Result<Vec<BadPayload>> {
         &here
     };
     let view = shown::merged(spfs, &record.status.base, &record.config.live_layers)?.view;
+    let lazy = !record.config.lazy.is_empty();
     let mut looked: HashMap<Digest, Option<String>> = HashMap::new();
     let mut bad = Vec::new();
     for (path, id) in view.walk() {
@@ -50,7 +54,9 @@ pub fn bad_payloads(spfs: &Spfs, record: &Record) -> Result<Vec<BadPayload>> {
         let Some(digest) = view.digest(id) else { continue };
         let found =
             looked.entry(digest).or_insert_with(|| look(&spfs.local.payload_path(&digest), node.size, spfs.env.uid));
-        bad.extend(found.clone().map(|reason| BadPayload { path, digest, reason }));
+        // What is fetched when it is opened is not damaged because it is not here yet.
+        let found = found.as_ref().filter(|reason| !lazy || *reason != MISSING);
+        bad.extend(found.cloned().map(|reason| BadPayload { path, digest, reason }));
     }
     Ok(bad)
 }
@@ -59,7 +65,7 @@ pub fn bad_payloads(spfs: &Spfs, record: &Record) -> Result<Vec<BadPayload>> {
 fn look(path: &Path, size: u64, uid: u32) -> Option<String> {
     let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(rustix::io::Errno::NOENT) => return Some("it is missing".to_owned()),
+        Err(rustix::io::Errno::NOENT) => return Some(MISSING.to_owned()),
         Err(e) => return Some(io::Error::from(e).to_string()),
     };
     match u64::try_from(stat.st_size).unwrap_or(0) {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -28,6 +29,7 @@ use super::warm::{self, Warm};
 use super::{registry, reset};
 use crate::Spfs;
 use crate::config::{Config, Env};
+use crate::lazy::Fetcher;
 
 /// What a monitor is started with.
 pub struct Monitor {
@@ -43,6 +45,8 @@ pub struct Monitor {
     pub share: Option<PathBuf>,
     /// The payloads that the overlay lies over.
     pub payloads: PathBuf,
+    /// The remotes from which payloads are fetched that are not there.
+    pub lazy: Vec<String>,
     /// The surroundings and settings of whoever started it.
     pub env: Env,
     /// See `env`.
@@ -68,6 +72,8 @@ struct ServedMount {
     fuse: OwnedFd,
     view: Option<OwnedFd>,
     payloads: Option<OwnedFd>,
+    /// What is missing is fetched.
+    fetch: bool,
     /// It may outlive the runtime: others use what it serves.
     shared: bool,
 }
@@ -182,9 +188,9 @@ impl Supervisor {
     fn hear_launcher(&mut self) {
         let Some(link) = &self.launcher else { return };
         match link.receive() {
-            Ok(Message::Serve { fuse, view, payloads }) => {
+            Ok(Message::Serve { fuse, view, payloads, fetch }) => {
                 let shared = self.monitor.share.is_some() && view.is_some() && payloads.is_none();
-                self.start_server(ServedMount { fuse, view, payloads, shared });
+                self.start_server(ServedMount { fuse, view, payloads, fetch, shared });
             }
             Ok(Message::Keep(mount)) => self.kept = Some(mount),
             Ok(Message::Hold(fd)) => self.held.push(fd),
@@ -262,8 +268,8 @@ impl Supervisor {
 
     fn hear_job(&mut self, index: usize) {
         match self.jobs[index].link.receive() {
-            Ok(Message::Serve { fuse, view, payloads }) => {
-                self.start_server(ServedMount { fuse, view, payloads, shared: false });
+            Ok(Message::Serve { fuse, view, payloads, fetch }) => {
+                self.start_server(ServedMount { fuse, view, payloads, fetch, shared: false });
             }
             Ok(Message::Hold(fd)) => self.held.push(fd),
             Ok(Message::Mounted { namespace, upper, watch }) => {
@@ -286,14 +292,14 @@ impl Supervisor {
 
     fn fork_server(&self, mount: &ServedMount, deaths: u32) -> Option<Child> {
         let fds = [&mount.fuse].into_iter().chain(&mount.view).chain(&mount.payloads);
-        self.fork_child(fds.map(AsRawFd::as_raw_fd).collect(), || serve(mount, deaths, &self.monitor.env))
+        self.fork_child(fds.map(AsRawFd::as_raw_fd).collect(), || serve(mount, deaths, &self.monitor))
     }
 
     /// Forks the first server before there is anything to serve, so that the launcher need not wait for a fork.
     fn fork_waiting_server(&self, link: &Link) -> Option<Child> {
         self.fork_child(vec![link.as_fd().as_raw_fd()], || match link.receive() {
-            Ok(Message::Serve { fuse, view, payloads }) => {
-                serve(&ServedMount { fuse, view, payloads, shared: false }, 0, &self.monitor.env)
+            Ok(Message::Serve { fuse, view, payloads, fetch }) => {
+                serve(&ServedMount { fuse, view, payloads, fetch, shared: false }, 0, &self.monitor)
             }
             _ => 0,
         })
@@ -397,10 +403,10 @@ impl Supervisor {
 }
 
 /// The server's process: the exit status is 0 when the mount has gone.
-fn serve(mount: &ServedMount, deaths: u32, env: &Env) -> i32 {
+fn serve(mount: &ServedMount, deaths: u32, monitor: &Monitor) -> i32 {
     let served = || -> io::Result<()> {
         let view = match &mount.view {
-            Some(fd) => View::open(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), &env.boot_id),
+            Some(fd) => View::open(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), &monitor.env.boot_id),
             None => view::build(&Dir::default(), |_| Ok(Vec::new())).and_then(View::from_bytes),
         };
         let view = view.map_err(io::Error::other)?;
@@ -409,9 +415,18 @@ fn serve(mount: &ServedMount, deaths: u32, env: &Env) -> i32 {
             let _ = server::resend(mount.fuse.as_fd());
         }
         let (device, uid, gid) = (mount.fuse.as_fd(), geteuid().as_raw(), getegid().as_raw());
-        match &mount.payloads {
-            Some(payloads) => server::serve_with_data(&view, device, uid, gid, payloads.as_fd()),
-            None => server::serve(&view, device, uid, gid),
+        let fetcher = || -> io::Result<Fetcher> {
+            let spfs = Spfs::open(monitor.env.clone(), monitor.config.clone()).map_err(io::Error::other)?;
+            Ok(Fetcher::new(spfs, &monitor.lazy, &monitor.dir.path))
+        };
+        let fetcher = if mount.fetch { Some(fetcher()?) } else { None };
+        match (&mount.payloads, fetcher) {
+            (Some(payloads), fetcher) => {
+                let fetch = fetcher.as_ref().map(|fetcher| fetcher as &dyn server::Fetch);
+                server::serve_with_data(&view, device, uid, gid, payloads.as_fd(), fetch)
+            }
+            (None, Some(fetcher)) => server::serve_fetches(&view, device, uid, gid, Arc::new(fetcher)),
+            (None, None) => server::serve(&view, device, uid, gid),
         }
     };
     i32::from(served().is_err())

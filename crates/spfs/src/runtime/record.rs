@@ -85,6 +85,9 @@ pub struct RecordConfig {
     /// Live files and directories mounted over the view.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub live_layers: Vec<LiveBind>,
+    /// Names or addresses of the remotes from which files are fetched when they are first opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lazy: Vec<String>,
 }
 
 impl Author {

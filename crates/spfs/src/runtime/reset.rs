@@ -22,6 +22,7 @@ use super::protocol::ResetRequest;
 use super::record::Record;
 use super::{durable, files, jobs, shown};
 use crate::error::{Error, Result};
+use crate::lazy;
 
 /// Resets changes, or the whole stack. The result is what the caller should be told.
 pub fn reset(job: &Job<'_>, request: &ResetRequest) -> Result<Vec<String>> {
@@ -107,6 +108,7 @@ fn exchange(job: &Job<'_>, record: &mut Record, scan: &Scan, keep: &dyn Fn(&str,
     let cached = shown::merged(&job.spfs, &record.status.stack, &record.config.live_layers)?;
     let plan = shown::plan(&job.spfs, record, &cached)?;
     let old = open_upper(job.upper.as_fd())?;
+    lazy::bring_payloads(&job.spfs, &record.config.lazy, &scan.base_payloads(), &job.progress)?;
     jobs::apart(|| {
         let fill = |upper: BorrowedFd<'_>| {
             let copier = Copier { old: &old, repository: &job.spfs.local, scan, keep };

@@ -28,12 +28,14 @@ pub fn plan(spfs: &Spfs, record: &Record, cached: &CachedView) -> Result<Plan> {
         Some(dir) => Upper::Disk { dir: dir.to_owned() },
         None => Upper::Memory { size: record.config.tmpfs_size.clone() },
     };
+    let lazy = !record.config.lazy.is_empty();
     let bind = |live: &LiveBind| Bind { source: live.src.clone(), target: live.dest.clone() };
     Ok(Plan {
         name: record.name.clone(),
-        strategies: strategies(spfs, cached)?,
+        strategies: strategies(spfs, cached, lazy)?,
         view: cached.path.clone(),
         payloads: spfs.local.payload_dir().to_owned(),
+        fetch: lazy,
         upper,
         share: None,
         spare: spare(&spfs.dirs, &record.name),
@@ -47,15 +49,17 @@ pub fn spare(dirs: &Dirs, name: &str) -> Option<PathBuf> {
     Some(dirs.cache.as_ref()?.join("changes").join(name))
 }
 
-/// The ways in which the view may be shown, the best first; only one if the configuration names it.
-fn strategies(spfs: &Spfs, cached: &CachedView) -> Result<Vec<Strategy>> {
+/// The ways in which the view may be shown, the best first; only one if the configuration names it. What is `lazy` has
+/// no files yet to be written out.
+fn strategies(spfs: &Spfs, cached: &CachedView, lazy: bool) -> Result<Vec<Strategy>> {
     let privileged = namespace::is_privileged();
     let image = || images::ensure(spfs, &cached.key, &cached.view).map(Strategy::Image);
     let render = || render::view_path(&spfs.local, &user::name(&spfs.env), &cached.view).map(Strategy::Render);
     Ok(match spfs.config.filesystem.backend {
         Backend::Auto => {
             let image = privileged.then(image).flatten();
-            image.into_iter().chain([Strategy::Server]).chain(render().ok()).chain([Strategy::Full]).collect()
+            let render = if lazy { None } else { render().ok() };
+            image.into_iter().chain([Strategy::Server]).chain(render).chain([Strategy::Full]).collect()
         }
         Backend::Image if !privileged => return Err(unusable("only root, with CAP_SYS_ADMIN, may mount an image")),
         Backend::Image => vec![image().ok_or_else(|| unusable("there is no cache that root alone can write"))?],

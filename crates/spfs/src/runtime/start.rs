@@ -47,6 +47,8 @@ pub enum Origin {
         name: Option<String>,
         /// Keep it and its changes when its processes have ended.
         durable: bool,
+        /// The remotes from which files are fetched when they are first opened, if it is here only in part.
+        lazy: Vec<String>,
     },
     /// A saved durable runtime.
     Saved {
@@ -109,7 +111,7 @@ pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
     let (record, durable) = record(&spfs, &request, &mut undo)?;
     let cached = shown::merged(&spfs, &record.status.base, &record.config.live_layers)?;
     let mut plan = shown::plan(&spfs, &record, &cached)?;
-    if plan.strategies.first().is_some_and(Strategy::can_be_shared) {
+    if !plan.fetch && plan.strategies.first().is_some_and(Strategy::can_be_shared) {
         plan.share = warm::place(&spfs, &record, &cached);
     }
     let dir = registry::live_dir(&spfs, &record.name)?;
@@ -136,7 +138,11 @@ fn record(spfs: &Spfs, request: &StartRequest, undo: &mut Undo) -> Result<(Recor
             let (record, lock) = durable::take(spfs, name, *force)?;
             (record, Some(lock), false)
         }
-        Origin::Stack { stack, live, name, durable } => (new_record(spfs, request, stack, live, name)?, None, *durable),
+        Origin::Stack { stack, live, name, durable, lazy } => {
+            let mut record = new_record(spfs, request, stack, live, name)?;
+            record.config.lazy.clone_from(lazy);
+            (record, None, *durable)
+        }
     };
     record.status.running = true;
     record.status.owner = i32::try_from(std::process::id()).ok();
@@ -214,6 +220,7 @@ impl Prepared {
             listener,
             share: plan.share.clone(),
             payloads: plan.payloads.clone(),
+            lazy: record.config.lazy.clone(),
             env,
             config,
         };

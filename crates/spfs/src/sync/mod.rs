@@ -28,7 +28,9 @@ use crate::error::Result;
 use crate::remotes;
 
 pub use apply::apply;
-pub use plan::plan;
+pub(crate) use plan::read_verified;
+pub use plan::{plan, plan_blobs};
+pub(crate) use retry::again;
 
 /// What of that which the destination has is looked at again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

@@ -43,6 +43,19 @@ pub fn plan(
     Ok(planner.plan)
 }
 
+/// Plans to move these blobs (payload, bytes) alone, with their payloads, as far as the destination lacks them.
+pub fn plan_blobs(destination: &dyn Repository, blobs: &[(Digest, u64)]) -> Result<Plan> {
+    let piece = |&(digest, size): &(Digest, u64)| {
+        let format = spfs_repo::Format::default();
+        Piece { digest, size, format, object: true, payload: true }
+    };
+    let plan = Plan { blobs: blobs.iter().map(piece).collect(), ..Plan::default() };
+    let (threads, progress, children) = (1, &spfs_repo::NoProgress, HashMap::new());
+    let mut planner = Planner { source: destination, destination, threads, progress, plan, children };
+    planner.settle_blobs()?;
+    Ok(planner.plan)
+}
+
 struct Planner<'a> {
     source: &'a dyn Repository,
     destination: &'a dyn Repository,

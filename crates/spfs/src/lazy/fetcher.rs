@@ -1,0 +1,106 @@
+//! Fetching a payload when it is first opened: what a monitor's server does for its runtime.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use spfs_mount::server::{Fetch, Wanted};
+use spfs_repo::{Digest, Error as RepoError, Progress, Repository};
+
+use crate::error::{Error, Result};
+use crate::sync::{self, Options};
+use crate::{Spfs, remotes};
+
+/// A log that is longer than this begins anew.
+const LONGEST_LOG: u64 = 1 << 20;
+
+/// Fetches payloads from remotes into the local repository, with the engine of `pull`: hashed as they arrive, and safe
+/// on disk before they can be seen.
+pub struct Fetcher {
+    spfs: Spfs,
+    /// Names or addresses, each with the connection that was made to it.
+    remotes: Vec<(String, Mutex<Option<Arc<dyn Repository>>>)>,
+    log: PathBuf,
+    stopped: AtomicBool,
+}
+
+/// Where the fetching for the runtime in the directory `runtime` logs what goes wrong.
+pub fn log_path(runtime: &Path) -> PathBuf {
+    runtime.join("log")
+}
+
+impl Fetcher {
+    /// A fetcher for the runtime in the directory `runtime`. Nothing is opened yet.
+    pub fn new(spfs: Spfs, remotes: &[String], runtime: &Path) -> Self {
+        let remotes = remotes.iter().map(|name| (name.clone(), Mutex::new(None))).collect();
+        Fetcher { spfs, remotes, log: log_path(runtime), stopped: AtomicBool::new(false) }
+    }
+
+    /// Fetches from one remote. A connection that was made earlier may have broken since: then it is made anew, once.
+    fn fetch_from(&self, name: &str, open: &Mutex<Option<Arc<dyn Repository>>>, wanted: &Wanted) -> Result<()> {
+        let lock = || open.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().clone();
+        if let Some(remote) = known {
+            match self.move_from(&*remote, wanted) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Repo(RepoError::Corrupt { .. } | RepoError::Interrupted)) => return Err(error),
+                Err(_) => *lock() = None,
+            }
+        }
+        let remote = remotes::open(&self.spfs, Some(name))?;
+        *lock() = Some(Arc::clone(&remote));
+        self.move_from(&*remote, wanted)
+    }
+
+    fn move_from(&self, remote: &dyn Repository, wanted: &Wanted) -> Result<()> {
+        let (local, options) = (&self.spfs.local, Options::default());
+        let plan = sync::plan_blobs(local, &[(wanted.digest, wanted.size)])?;
+        sync::apply(remote, local, &plan, &options, self)
+    }
+
+    /// Writes one line to the log.
+    fn tell(&self, wanted: &Wanted, error: &Error) {
+        let failure = crate::failure::Failure::of(error);
+        let reason = std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ");
+        let now = self.spfs.env.now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let Wanted { digest, path, .. } = wanted;
+        let line = format!("{now} could not fetch /spfs/{path} (payload {digest}): {}\n", reason.replace('\n', " "));
+        let long = std::fs::metadata(&self.log).is_ok_and(|meta| meta.len() > LONGEST_LOG);
+        let file = OpenOptions::new().create(true).write(true).append(!long).truncate(long).open(&self.log);
+        // The caller gets an I/O error whether this can be written or not.
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}
+
+impl Fetch for Fetcher {
+    fn is_here(&self, digest: &Digest) -> bool {
+        self.spfs.local.missing_payloads(&[*digest]).is_ok_and(|missing| missing.is_empty())
+    }
+
+    fn fetch(&self, wanted: &Wanted) -> bool {
+        let mut trouble = None;
+        for (name, open) in &self.remotes {
+            match self.fetch_from(name, open, wanted) {
+                Ok(()) => return true,
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        if let Some(error) = trouble {
+            self.tell(wanted, &error);
+        }
+        // Whoever else fetched it meanwhile did it as well.
+        self.is_here(&wanted.digest)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Progress for Fetcher {
+    fn interrupted(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
