@@ -73,7 +73,7 @@ impl Run for Args {
 /// What `reference` means; what is not here comes from the remotes.
 fn stack(context: &Context, spfs: &Spfs, reference: &str, transfer: &Transfer) -> Result<Vec<Digest>> {
     let bar = Bar::new("pulling", transfer.progress);
-    let fetch = Fetch { from: None, options: transfer.options(Policy::MissingOnly), progress: &bar };
+    let fetch = Fetch { from: None, options: transfer.options(Policy::MissingOnly), lazy: false, progress: &bar };
     let stack = resolve_with(spfs, &reference.parse::<EnvSpec>()?, Some(&fetch))?;
     drop(bar);
     stack.remarks.iter().for_each(|remark| context.remark(remark));
