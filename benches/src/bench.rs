@@ -1,8 +1,9 @@
 //! The place where everything is measured: directories, the program, and how commands are run there.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::Options;
 use crate::report::Row;
@@ -25,6 +26,9 @@ pub struct Bench {
     pub is_root: bool,
     pub rounds: usize,
     pub full: bool,
+    /// Whether this is a host without `/spfs`, see `host.rs`.
+    pub no_spfs: bool,
+    rows_only: bool,
     trees: PathBuf,
 }
 
@@ -33,7 +37,7 @@ impl Bench {
     pub fn prepare(options: &Options) -> Result<Bench> {
         let is_root = rustix::process::geteuid().is_root();
         let trees = options.dir.join("trees");
-        let dir = options.dir.join(format!("run-{}", rustix::process::getuid().as_raw()));
+        let dir = run_dir(options, rustix::process::getuid().as_raw(), options.no_spfs);
         let own = std::env::current_exe().map_err(|err| format!("this program: {err}"))?;
         let mut bench = Bench {
             spfs: options.spfs.clone().unwrap_or_default(),
@@ -41,12 +45,14 @@ impl Bench {
             is_root,
             rounds: options.rounds,
             full: options.full,
+            no_spfs: options.no_spfs,
+            rows_only: options.rows_only,
             trees,
             dir,
         };
         make(&options.dir)?;
         make(&bench.trees)?;
-        let _ = fs::remove_dir_all(&bench.dir);
+        bench.clean_up();
         make(&bench.dir)?;
         if !options.rows_only {
             let spfs = match &options.spfs {
@@ -81,11 +87,33 @@ impl Bench {
         self.trees()?.into_iter().max_by_key(|tree| tree.files).ok_or("there are no trees".into())
     }
 
-    /// `spfs` with the words of `line`, with the home `home` below this run's directory.
+    /// `spfs` with the words of `line`, with the home `home` below this run's directory. Runtimes share nothing.
     pub fn spfs(&self, home: &str, line: &str) -> Command {
         let mut command = self.command(home, &self.spfs);
-        command.args(line.split_whitespace());
+        command.args(line.split_whitespace()).env("SPFS_FILESYSTEM_SHARE", "false");
         command
+    }
+
+    /// The same, with runtimes that share what the kernel knows of their view.
+    pub fn sharing(&self, home: &str, line: &str) -> Command {
+        let mut command = self.spfs(home, line);
+        command.env("SPFS_FILESYSTEM_SHARE", "true");
+        command
+    }
+
+    /// The way of showing a view that is taken when none is asked for.
+    pub fn best_backend(&self) -> &'static str {
+        if self.is_root { "image" } else { "server" }
+    }
+
+    /// A directory in memory, of this user's own.
+    pub fn shm(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/shm/spfs-bench-{}", rustix::process::getuid().as_raw()))
+    }
+
+    /// The trees of the programs that are measured (`programs.rs`), made once.
+    pub fn programs(&self) -> PathBuf {
+        self.trees.join("programs")
     }
 
     /// Any program in that home, silent.
@@ -122,24 +150,60 @@ impl Bench {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
-    /// Measures the same as the ordinary user, in a process of its own so that nobody pays for the change of user.
-    pub fn as_the_user(&self, options: &Options) -> Result<Vec<Row>> {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]);
-        command.arg(&self.own).args(["--rows-only", "--only", &options.only, "--rounds", &options.rounds.to_string()]);
+    /// Measures the same as the ordinary user, or on a host without `/spfs`, in a process of its own so that nobody pays
+    /// for the change.
+    pub fn elsewhere(&self, options: &Options, user: bool, no_spfs: bool) -> Result<Vec<Row>> {
+        let mut words: Vec<String> = Vec::new();
+        if no_spfs {
+            words.extend([self.own.display().to_string(), "without-spfs".into()]);
+        }
+        if user {
+            words.extend(["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"].map(String::from));
+            let run = run_dir(options, user_id()?, no_spfs);
+            make(&run)?;
+            std::os::unix::fs::chown(&run, Some(user_id()?), None)
+                .map_err(|err| format!("{}: {err}", run.display()))?;
+        }
+        words.push(self.own.display().to_string());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--rows-only", "--only", &options.only]);
+        command.arg("--rounds").arg(options.rounds.to_string());
         command.arg("--spfs").arg(&self.spfs).arg("--dir").arg(&options.dir);
-        if options.full {
-            command.arg("--full");
+        command.args(options.full.then_some("--full")).args(no_spfs.then_some("--no-spfs"));
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        self.hear(child.map_err(|err| format!("{}: {err}", words[0]))?)
+    }
+
+    /// The rows that another process prints; it may ask for what only root can do.
+    fn hear(&self, mut child: Child) -> Result<Vec<Row>> {
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (mut stdin, stdout) = stdin.zip(stdout).ok_or("no pipes")?;
+        let mut rows = Vec::new();
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(|err| format!("hearing from the other process: {err}"))?;
+            if line == DROP {
+                self.drop_inodes()?;
+                stdin.write_all(b"\n").map_err(|err| format!("answering the other process: {err}"))?;
+            } else {
+                rows.push(Row::from_line(&line)?);
+            }
         }
-        let run = options.dir.join(format!("run-{}", user_id()?));
-        make(&run)?;
-        std::os::unix::fs::chown(&run, Some(user_id()?), None).map_err(|err| format!("{}: {err}", run.display()))?;
-        command.stderr(Stdio::inherit());
-        let out = command.output().map_err(|err| format!("setpriv: {err}"))?;
-        if !out.status.success() {
-            return Err(format!("measuring as {USER} failed: {}", out.status));
+        let status = child.wait().map_err(|err| format!("waiting for the other process: {err}"))?;
+        if status.success() { Ok(rows) } else { Err(format!("measuring in another process failed: {status}")) }
+    }
+
+    /// Lets the kernel forget all names and inodes that are not in use. What is not root asks the process that is.
+    pub fn drop_inodes(&self) -> Result<()> {
+        if self.is_root {
+            let path = "/proc/sys/vm/drop_caches";
+            return fs::write(path, "2").map_err(|err| format!("{path}: {err}"));
         }
-        String::from_utf8_lossy(&out.stdout).lines().map(Row::from_line).collect()
+        if !self.rows_only {
+            return Err("only root can make the kernel forget inodes: run the benchmark as root".into());
+        }
+        println!("{DROP}");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(drop).map_err(|err| format!("standard input: {err}"))
     }
 
     /// Removes what this run made; the trees stay for the next one.
@@ -149,6 +213,13 @@ impl Bench {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// What a process that is not root prints where the kernel is to forget names and inodes.
+const DROP: &str = "drop";
+
+fn run_dir(options: &Options, uid: u32, no_spfs: bool) -> PathBuf {
+    options.dir.join(format!("run-{uid}{}", if no_spfs { "-no-spfs" } else { "" }))
 }
 
 fn user_id() -> Result<u32> {

@@ -20,11 +20,21 @@ pub fn run(words: &[String]) -> Result<()> {
         write("/proc/self/uid_map", &format!("{uid} {uid} 1", uid = uid.as_raw()))?;
         write("/proc/self/gid_map", &format!("{gid} {gid} 1", gid = gid.as_raw()))?;
     }
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", slave).map_err(|err| format!("making / a slave: {err}"))?;
+    make_slave()?;
     mount_bind("/tmp", "/mnt").map_err(|err| format!("binding /tmp on /mnt: {err}"))?;
     let [program, arguments @ ..] = words else { return Err("floor: no program".into()) };
     Err(format!("{program}: {}", Command::new(program).args(arguments).exec()))
+}
+
+/// Enters a mount namespace of its own, as root.
+pub fn unshare_mounts() -> Result<()> {
+    unshare(UnshareFlags::NEWNS)?;
+    make_slave()
+}
+
+fn make_slave() -> Result<()> {
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", slave).map_err(|err| format!("making / a slave: {err}"))
 }
 
 // Sound here: this process has one thread and unshares no descriptor table.

@@ -8,13 +8,17 @@ mod bench;
 mod commit;
 mod first;
 mod floor;
+mod host;
 mod machine;
 mod measure;
 mod memory;
+mod programs;
 mod reading;
 mod report;
 mod share;
 mod start;
+mod thousand;
+mod touch;
 mod tree;
 mod walker;
 
@@ -39,8 +43,10 @@ pub struct Options {
     pub spfs: Option<PathBuf>,
     /// How often each quick thing is measured.
     pub rounds: usize,
-    /// This is the second process: print rows, not a document.
+    /// This is another process of the benchmark: print rows, not a document.
     pub rows_only: bool,
+    /// This process is on a host without `/spfs`: only starts.
+    pub no_spfs: bool,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
     let result = match words.first().map(String::as_str) {
         // Hidden modes: small programs that are measured themselves, or measure inside a mount namespace.
         Some("floor") => floor::run(&words[1..]),
+        Some("without-spfs") => host::run(&words[1..]),
         Some("walker") => walker::run(&words[1..]),
         Some("two-files") => commit::two_files_each(&words[1..]),
         _ => options(&words).and_then(|options| run(&options)),
@@ -70,6 +77,7 @@ fn options(words: &[String]) -> Result<Options> {
         spfs: None,
         rounds: 100,
         rows_only: false,
+        no_spfs: false,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -78,6 +86,7 @@ fn options(words: &[String]) -> Result<Options> {
             "--full" => options.full = true,
             "--write" => options.write = true,
             "--rows-only" => options.rows_only = true,
+            "--no-spfs" => options.no_spfs = true,
             "--only" => options.only = value()?,
             "--dir" => options.dir = value()?.into(),
             "--spfs" => options.spfs = Some(value()?.into()),
@@ -88,20 +97,26 @@ fn options(words: &[String]) -> Result<Options> {
     Ok(options)
 }
 
+type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
+
+const SECTIONS: [Section; 10] = [
+    ("start", start::rows),
+    ("scale", start::scale),
+    ("first", first::rows),
+    ("commit", commit::rows),
+    ("touch", touch::rows),
+    ("reading", reading::rows),
+    ("programs", programs::rows),
+    ("memory", memory::rows),
+    ("thousand", thousand::rows),
+    ("share", share::rows),
+];
+
 fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare(options)?;
     let mut rows = Vec::new();
-    type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
-    let sections: [Section; 6] = [
-        ("start", start::rows),
-        ("first", first::rows),
-        ("commit", commit::rows),
-        ("reading", reading::rows),
-        ("memory", memory::rows),
-        ("share", share::rows),
-    ];
-    for (name, section) in sections {
-        if name.contains(&options.only) {
+    for (name, section) in SECTIONS {
+        if name.contains(&options.only) && (!options.no_spfs || name == "start") {
             bench.say(&format!("measuring: {name}"));
             let found = section(&bench).map_err(|problem| format!("{name}: {problem}"))?;
             for row in &found {
@@ -116,7 +131,11 @@ fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     if bench.is_root {
-        rows.extend(bench.as_the_user(options)?);
+        rows.extend(bench.elsewhere(options, true, false)?);
+        if "start".contains(&options.only) {
+            rows.extend(bench.elsewhere(options, false, true)?);
+            rows.extend(bench.elsewhere(options, true, true)?);
+        }
     }
     let document = format!("{}\n{}", machine::describe(&bench)?, report::table(&rows));
     println!("{document}");

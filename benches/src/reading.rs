@@ -1,15 +1,23 @@
-//! Stat, listing and reading of everything in /spfs the second time, against plain overlayfs over a plain copy.
+//! Stat, listing, reading and starting of what is in /spfs the second time, against plain overlayfs over a plain copy.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::bench::{Bench, Result};
 use crate::measure::{Contender, Pinned, interleaved, ms, ratio};
 use crate::report::Row;
 use crate::tree::Tree;
+use crate::walker::Walker;
 
-/// The second and later passes over the toolchain with its documents and, in a full run, over a million files.
+/// What is asked of the walkers, and its name; the last only where there is such a program.
+const WORK: [(&str, &str); 4] = [
+    ("list", "second listing of everything"),
+    ("stat", "second stat of everything"),
+    ("read", "second read of everything"),
+    ("exec bin/cargo", "ten starts of a program of 40 MB"),
+];
+
+/// The second and later passes over the trees of many files.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for tree in bench.trees()?.iter().filter(|tree| tree.files > 20_000) {
@@ -20,41 +28,48 @@ pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
 
 fn of_tree(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
     bench.output(bench.spfs("reading", &format!("commit --path {} --tag tree", tree.path.display())))?;
-    let mut inside = bench.spfs("reading", "run tree --");
-    inside.arg(&bench.own).args(["walker", "/spfs"]);
-    let mut inside = Walker::start(inside, tree)?;
-    let mut overlay = Walker::start(plain_overlay(bench, tree), tree)?;
     let mut plain = bench.command("reading", &bench.own);
     plain.arg("walker").arg(&tree.path);
-    let mut plain = Walker::start(plain, tree)?;
+    let (plain, overlay) = (Walker::start(plain, tree)?, Walker::start(plain_overlay(bench, tree), tree)?);
+    let mut walkers = vec![("plain", plain), ("overlayfs", overlay)];
+    let best = bench.best_backend();
+    for backend in [best, "render", "fuse"] {
+        let command = bench.spfs("reading", &format!("run --backend {backend} tree --"));
+        walkers.push((backend, inside(bench, command, tree)?));
+    }
+    walkers.push(("shared", inside(bench, bench.sharing("reading", "run tree --"), tree)?));
 
     // One CPU for all: who runs where decides more than who is faster.
     let _pinned = Pinned::new()?;
     let rounds = (bench.rounds / 10).clamp(3, 10);
     let mut rows = Vec::new();
-    for (word, what) in [("list", "listing"), ("stat", "stat"), ("read", "read")] {
+    for (request, what) in WORK {
+        if request.split_once(' ').is_some_and(|(_, name)| !tree.path.join(name).exists()) {
+            continue;
+        }
         // Round 0 of `interleaved` is the first pass, which does not count.
-        let times = interleaved(
-            rounds,
-            vec![
-                Contender::timed("spfs", |_| inside.pass(word)),
-                Contender::timed("overlayfs", |_| overlay.pass(word)),
-                Contender::timed("plain", |_| plain.pass(word)),
-            ],
-        )?;
-        let [spfs, overlay, plain] = times[..] else { unreachable!("as many times as contenders") };
-        let measured = format!("spfs {:.1} ms, overlayfs {:.1} ms, plain {:.1} ms", ms(spfs), ms(overlay), ms(plain));
-        let work = format!("second {what} of everything, {} files", tree.files);
-        rows.push(Row::ratio(
-            bench.who(),
-            format!("{work}, to plain overlayfs"),
-            ratio(spfs, overlay),
-            Some(1.1),
-            &measured,
-        ));
-        rows.push(Row::ratio(bench.who(), format!("{work}, to the plain tree"), ratio(spfs, plain), None, measured));
+        let contenders = walkers.iter_mut().map(|(name, walker)| Contender::timed(name, |_| walker.pass(request)));
+        let times = interleaved(rounds, contenders.collect())?;
+        let names: Vec<&str> = walkers.iter().map(|(name, _)| *name).collect();
+        rows.extend(compared(bench, &format!("{what}, {} files", tree.files), &names, &times));
     }
     Ok(rows)
+}
+
+fn inside(bench: &Bench, mut command: Command, tree: &Tree) -> Result<Walker> {
+    command.arg(&bench.own).args(["walker", "/spfs"]);
+    Walker::start(command, tree)
+}
+
+/// Every way of showing the view against overlayfs; the plain tree comes first, overlayfs second.
+fn compared(bench: &Bench, work: &str, names: &[&str], times: &[Duration]) -> Vec<Row> {
+    let (plain, overlay) = (times[0], times[1]);
+    let of = |(name, time): (&&str, &Duration)| {
+        let measured = format!("spfs {:.1} ms, overlayfs {:.1} ms, plain {:.1} ms", ms(*time), ms(overlay), ms(plain));
+        let work = format!("{work}, {name}, to plain overlayfs");
+        Row::ratio(bench.who(), work, ratio(*time, overlay), Some(1.1), measured)
+    };
+    names.iter().zip(times).skip(2).map(of).collect()
 }
 
 /// A walker over overlayfs with the tree as its only lower layer and an empty top on tmpfs, as the runtime has one.
@@ -71,41 +86,4 @@ fn plain_overlay(bench: &Bench, tree: &Tree) -> Command {
     command.args(["sh", "-c", script, "sh"]).arg(&tree.path).arg(&bench.own).arg("walker");
     command.arg(if bench.is_root { "" } else { ",userxattr" });
     command
-}
-
-/// A walker that waits for requests.
-struct Walker {
-    child: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Walker {
-    fn start(mut command: Command, tree: &Tree) -> Result<Walker> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(|err| format!("{command:?}: {err}"))?;
-        let answers = child.stdout.take().map(BufReader::new).ok_or("no output")?;
-        let mut walker = Walker { child, answers };
-        let first = walker.answer()?;
-        let expected = format!("{} files", tree.files);
-        if first == expected { Ok(walker) } else { Err(format!("{command:?}: {first} instead of {expected}")) }
-    }
-
-    fn answer(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(|err| format!("walker: {err}"))?;
-        if line.is_empty() { Err("the walker has gone".into()) } else { Ok(line.trim().to_owned()) }
-    }
-
-    fn pass(&mut self, word: &str) -> Result<Duration> {
-        let stdin = self.child.stdin.as_mut().ok_or("no input")?;
-        writeln!(stdin, "{word}").map_err(|err| format!("walker: {err}"))?;
-        self.answer()?.parse().map(Duration::from_nanos).map_err(|err| format!("walker: {err}"))
-    }
-}
-
-impl Drop for Walker {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
 }

@@ -44,6 +44,11 @@ impl Row {
         Row { who: who.into(), work: work.into(), measured: measured.into(), value, unit: unit.into(), target }
     }
 
+    /// What could not be measured here, and why.
+    pub fn not_run(who: &str, work: impl Into<String>, why: impl Into<String>) -> Row {
+        Row::new(who, work, f64::NAN, "", None, why)
+    }
+
     /// The row as one line for another process of the benchmark.
     pub fn to_line(&self) -> String {
         let target = self.target.map_or("-".to_owned(), |target| target.to_string());
@@ -63,6 +68,7 @@ impl Row {
 
     fn verdict(&self) -> &'static str {
         match self.target {
+            _ if self.value.is_nan() => "not run",
             None => "",
             Some(target) if self.value <= target => "met",
             Some(_) => "**missed**",
@@ -70,6 +76,9 @@ impl Row {
     }
 
     fn amount(&self, value: f64) -> String {
+        if value.is_nan() {
+            return String::new();
+        }
         let digits = if value >= 100.0 {
             0
         } else if value >= 10.0 {

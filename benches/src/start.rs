@@ -1,10 +1,12 @@
-//! How long a warm start takes: any number of files, any number of layers.
+//! How long a warm start takes: any number of files, any number of layers, with `/spfs` on the host and without.
 
 use std::fs;
+use std::process::Command;
 
 use crate::bench::{Bench, Result};
 use crate::measure::{Contender, interleaved, ms, ratio};
 use crate::report::Row;
+use crate::tree;
 
 /// `spfs run TAG -- true` against bubblewrap and against the floor, for trees and for stacks.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
@@ -14,46 +16,76 @@ pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
         bench.output(bench.spfs("start", &format!("commit --path {} --tag {tag}", tree.path.display())))?;
         cases.push((format!("{} files, 1 layer", tree.files), tag));
     }
-    for layers in [10, 100, 500] {
-        cases.push((format!("{layers} layers"), stack(bench, layers)?));
+    if !bench.no_spfs {
+        for layers in [10, 500] {
+            cases.push((format!("{layers} layers"), stack(bench, layers)?));
+        }
     }
     let mut rows = Vec::new();
     for (what, tag) in cases {
-        // Once before: makes what is made at a first start.
-        bench.output(bench.spfs("start", &format!("run {tag} -- true")))?;
-        let mut bubblewrap = bench.command("start", "bwrap");
-        bubblewrap.args(["--dev-bind", "/", "/", "true"]);
-        let mut floor = bench.command("start", &bench.own);
-        floor.args(["floor", "true"]);
-        let contenders = vec![
-            Contender::command("spfs run", bench.spfs("start", &format!("run {tag} -- true"))),
-            Contender::command("bwrap", bubblewrap),
-            Contender::command("floor", floor),
-            Contender::command("true", bench.command("start", "true")),
-        ];
-        let times = interleaved(bench.rounds, contenders)?;
-        let [spfs, bwrap, floor, bare] = times[..] else { unreachable!("as many times as contenders") };
-        let measured = format!(
-            "spfs {:.2} ms, bwrap {:.2} ms, floor {:.2} ms, `true` alone {:.2} ms",
-            ms(spfs),
-            ms(bwrap),
-            ms(floor),
-            ms(bare)
-        );
-        rows.push(Row::ratio(
-            bench.who(),
-            format!("warm start, {what}, to bwrap"),
-            ratio(spfs, bwrap),
-            Some(1.5),
-            &measured,
-        ));
-        rows.push(Row::ratio(
-            bench.who(),
-            format!("warm start, {what}, to the floor"),
-            ratio(spfs, floor),
-            None,
-            measured,
-        ));
+        rows.extend(of_tag(bench, &what, &tag)?);
+    }
+    Ok(rows)
+}
+
+fn of_tag(bench: &Bench, what: &str, tag: &str) -> Result<Vec<Row>> {
+    let line = format!("run {tag} -- true");
+    // Once before: makes what is made at a first start.
+    bench.output(bench.spfs("start", &line))?;
+    let mut bubblewrap = bench.command("start", "bwrap");
+    bubblewrap.args(["--dev-bind", "/", "/", "true"]);
+    let mut floor = bench.command("start", &bench.own);
+    floor.args(["floor", "true"]);
+    let contenders = vec![
+        Contender::command("spfs run", bench.spfs("start", &line)),
+        Contender::command("spfs run, shared", bench.sharing("start", &line)),
+        Contender::command("bwrap", bubblewrap),
+        Contender::command("floor", floor),
+        Contender::command("true", bench.command("start", "true")),
+    ];
+    let times = interleaved(bench.rounds, contenders)?;
+    let [spfs, shared, bwrap, floor, bare] = times[..] else { unreachable!("as many times as contenders") };
+    let measured = format!(
+        "spfs {:.2} ms, shared {:.2} ms, bwrap {:.2} ms, floor {:.2} ms, `true` alone {:.2} ms",
+        ms(spfs),
+        ms(shared),
+        ms(bwrap),
+        ms(floor),
+        ms(bare)
+    );
+    let (host, target) = if bench.no_spfs { (", no /spfs on the host", 1.2) } else { ("", 1.0) };
+    let row = |how: &str, time| {
+        let work = format!("warm start{how}, {what}{host}, to bwrap");
+        Row::ratio(bench.who(), work, ratio(time, bwrap), Some(target), &measured)
+    };
+    let floor = Row::ratio(
+        bench.who(),
+        format!("warm start, shared, {what}{host}, to the floor"),
+        ratio(shared, floor),
+        None,
+        &measured,
+    );
+    Ok(vec![row(", alone", spfs), row(", shared", shared), floor])
+}
+
+/// One file against a million, and one layer against two thousand.
+pub fn scale(bench: &Bench) -> Result<Vec<Row>> {
+    let small = stack(bench, 1)?;
+    let many = tree::million(bench.shm())?;
+    let committed = bench.output(bench.spfs("start", &format!("commit --path {} --tag million", many.display())));
+    let _ = fs::remove_dir_all(bench.shm());
+    committed?;
+    let mut rows = Vec::new();
+    for (what, tag) in [("1,000,000 files to 1", "million".to_owned()), ("2,000 layers to 1", stack(bench, 2000)?)] {
+        for (how, start) in [("alone", Bench::spfs as fn(&Bench, &str, &str) -> Command), ("shared", Bench::sharing)] {
+            let run = |tag: &str| start(bench, "start", &format!("run {tag} -- true"));
+            bench.output(run(&tag))?;
+            let contenders = vec![Contender::command("large", run(&tag)), Contender::command("small", run(&small))];
+            let times = interleaved(bench.rounds, contenders)?;
+            let measured = format!("{:.2} ms and {:.2} ms", ms(times[0]), ms(times[1]));
+            let work = format!("warm start, {how}, {what}");
+            rows.push(Row::ratio(bench.who(), work, ratio(times[0], times[1]), Some(1.2), measured));
+        }
     }
     Ok(rows)
 }
@@ -65,9 +97,9 @@ fn stack(bench: &Bench, layers: usize) -> Result<String> {
         let tree = bench.dir.join("layer");
         let _ = fs::remove_dir_all(&tree);
         fs::create_dir_all(tree.join("shared")).map_err(|err| format!("{}: {err}", tree.display()))?;
-        let file = tree.join(format!("shared/file-{number:03}"));
+        let file = tree.join(format!("shared/file-{number:04}"));
         fs::write(&file, format!("layer {number}")).map_err(|err| format!("{}: {err}", file.display()))?;
-        let tag = format!("bench/layer-{number:03}");
+        let tag = format!("bench/layer-{number:04}");
         bench.output(bench.spfs("start", &format!("commit --path {} --tag {tag}", tree.display())))?;
         digests.push(tag);
     }

@@ -76,6 +76,27 @@ pub fn make_all(parent: &Path, full: bool, say: impl Fn(&str)) -> Result<()> {
     Ok(())
 }
 
+/// A million names below `parent`, which is to be in memory: hard links to 200 small files, a hundred in a directory.
+pub fn million(parent: PathBuf) -> Result<PathBuf> {
+    let _ = fs::remove_dir_all(&parent);
+    let tree = parent.join("tree");
+    make(&parent)?;
+    for number in 0..200 {
+        fs::write(parent.join(number.to_string()), bytes(number))
+            .map_err(|err| format!("{}: {err}", parent.display()))?;
+    }
+    for number in 0..1_000_000 {
+        let directory = tree.join(format!("{:02}/{:05}", number / 10_000, number / 100));
+        if number % 100 == 0 {
+            make(&directory)?;
+        }
+        let file = directory.join(format!("module-{number:07}.js"));
+        fs::hard_link(parent.join((number % 200).to_string()), &file)
+            .map_err(|err| format!("{}: {err}", file.display()))?;
+    }
+    Ok(tree)
+}
+
 fn toolchain(to: &Path, docs: bool) -> Result<()> {
     let out = Command::new("rustc").args(["--print", "sysroot"]).output().map_err(|err| format!("rustc: {err}"))?;
     let sysroot = String::from_utf8_lossy(&out.stdout).trim().to_owned();

@@ -48,6 +48,7 @@ impl Home {
             home.own(&home.dir.join(name), mode);
         }
         *home.env.borrow_mut() = home.first_environment();
+        home.env.borrow_mut().extend(settings_of_the_run());
         home
     }
 
@@ -232,6 +233,13 @@ impl Drop for Home {
         remove(&self.dir);
         assert!(found.is_empty(), "a home of {} was not left clean:\n  {}", self.caller, found.join("\n  "));
     }
+}
+
+/// The settings of the file system that the whole run of the tests is made with, as in
+/// `SPFS_FILESYSTEM_SHARE=true cargo test`. Nothing is kept warm but by tests that ask for it: homes must end clean.
+fn settings_of_the_run() -> impl Iterator<Item = (String, String)> {
+    let given = std::env::vars().filter(|(name, _)| name.starts_with("SPFS_FILESYSTEM_"));
+    [("SPFS_FILESYSTEM_WARM_SECONDS".to_owned(), "0".to_owned())].into_iter().chain(given)
 }
 
 /// Removes a tree, directories without permissions included.
