@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::WaitOptions;
 
 use crate::SPFS;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::link::{Announce, Link, Message};
 use crate::lower::Makers;
 use crate::namespace::{self, Situation};
 use crate::overlay::{self, Overlay};
-use crate::plan::{Plan, Strategy};
+use crate::plan::{Plan, Strategy, Upper};
 use crate::share::{self, Shared};
 use crate::sys::{mount, process};
 
@@ -39,7 +39,6 @@ pub struct MonitorLinks {
 struct Forked {
     link: Link,
     server: Option<Link>,
-    intermediate: Option<Pid>,
 }
 
 /// Moves the calling process, which must be single-threaded, into namespaces in which `plan` is mounted at `/spfs`.
@@ -71,7 +70,7 @@ pub fn enter(
     // The monitor says with its life that what is shared is used.
     let keep: Vec<RawFd> = keep.iter().copied().chain(shared.as_ref().map(|s| s.user().as_raw_fd())).collect();
     let served = matches!(plan.strategies.first(), Some(Strategy::Server | Strategy::Full));
-    let Forked { link, server, intermediate } = fork_monitor(&keep, served && shared.is_none(), monitor)?;
+    let Forked { link, server } = fork_monitor(&keep, served && shared.is_none(), monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
         namespace::new_root()?;
@@ -93,13 +92,9 @@ pub fn enter(
     inside::attach_binds(plan)?;
     let watch = overlay.watch.as_ref().map(AsFd::as_fd);
     link.send_mounted(namespace::mount_namespace_id()?, overlay.upper.as_ref().map(AsFd::as_fd), watch)?;
-    // Long gone by now; the command must not meet it.
-    if let Some(intermediate) = intermediate {
-        let _ = rustix::process::waitpid(Some(intermediate), WaitOptions::empty());
-    }
-    match link.receive()? {
-        Message::Ready => {}
-        _ => return Err(Error::MonitorGone),
+    // The monitor finds in its own time what was sent. Not where the changes are on disk: they must be known to be in use.
+    if matches!(plan.upper, Upper::Disk { .. }) && !matches!(link.receive()?, Message::Ready) {
+        return Err(Error::MonitorGone);
     }
     // What was /spfs or below it is something else now.
     if let Some(directory) = directory.filter(|d| d.starts_with(SPFS)) {
@@ -120,25 +115,30 @@ fn make(plan: &Plan, makers: &Makers<'_>, keep: bool) -> Result<Overlay> {
     Ok(overlay)
 }
 
-/// Forks the monitor so that the command, which takes this process's place, never notices it. The pid is that of a
-/// process in between, which is to be waited for.
+/// Forks the monitor so that the command, which takes this process's place, never notices it.
 fn fork_monitor(keep: &[RawFd], server: bool, monitor: impl FnOnce(MonitorLinks) -> i32) -> Result<Forked> {
     let (ours, theirs) = Link::pair()?;
     let (our_server, their_server) = if server { Link::pair().map(|(a, b)| (Some(a), Some(b)))? } else { (None, None) };
     // An orphan goes to the nearest reaper of orphans. If that is this process, the command would meet it in wait().
     let adopts_orphans =
         rustix::process::getpid().is_init() || rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some());
-    let forked = if adopts_orphans { process::fork_unseen() } else { process::fork() };
+    let forked = if adopts_orphans { process::fork_unseen() } else { process::fork_orphan() };
     match forked.map_err(Error::system("fork the monitor"))? {
         process::Fork::Parent(child) => {
-            Ok(Forked { link: ours, server: our_server, intermediate: (!adopts_orphans).then_some(child) })
+            // What was its parent has ended; the command must not meet it.
+            let status = if adopts_orphans {
+                None
+            } else {
+                rustix::process::waitpid(Some(child), WaitOptions::empty()).ok().flatten()
+            };
+            match status.map(|(_, status)| status.exit_status()) {
+                None | Some(Some(0)) => Ok(Forked { link: ours, server: our_server }),
+                Some(_) => Err(Error::MonitorGone),
+            }
         }
         process::Fork::Child => {
-            drop((ours, our_server));
             let _ = rustix::process::setsid();
-            if !adopts_orphans && !matches!(process::fork(), Ok(process::Fork::Child)) {
-                process::exit_now(0);
-            }
+            drop((ours, our_server));
             let mut keep = keep.to_vec();
             keep.extend([&theirs].into_iter().chain(&their_server).map(|link| link.as_fd().as_raw_fd()));
             leave_caller_behind(&keep);
