@@ -123,7 +123,7 @@ fn python(bench: &Bench) -> Result<PathBuf> {
             .arg(&staged)
             .args(["numpy", "pandas"]),
     )?;
-    let compile = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"];
+    let compile = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash"];
     // Some packages bring files that are not meant to be compiled.
     let _ = said(Command::new(PYTHON).args(compile).arg(&staged));
     said(Command::new("chmod").args(["-R", "a+rX"]).arg(bench.programs()))?;

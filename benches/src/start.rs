@@ -11,7 +11,11 @@ use crate::tree;
 /// `spfs run TAG -- true` against bubblewrap and against the floor, for trees and for stacks.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let mut cases = Vec::new();
-    for tree in bench.trees()? {
+    let mut trees = bench.trees()?;
+    trees.sort_by_key(|tree| tree.files);
+    // The size makes no difference, which the largest shows; everywhere else the smallest is enough.
+    let largest = trees.last().cloned().filter(|_| !bench.no_spfs);
+    for tree in trees.into_iter().take(1).chain(largest) {
         let tag = format!("bench/{}", tree.name.replace('+', "-"));
         bench.output(bench.spfs("start", &format!("commit --path {} --tag {tag}", tree.path.display())))?;
         cases.push((format!("{} files, 1 layer", tree.files), tag));

@@ -11,11 +11,11 @@ use crate::report::Row;
 use crate::tree::Tree;
 use crate::walker::Walker;
 
-/// Every tree of some ten thousand files. Before each walk that counts the kernel forgets all names and inodes; blocks
+/// The tree of fifty thousand files. Before each walk that counts the kernel forgets all names and inodes; blocks
 /// of the disk stay in memory.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for tree in bench.trees()?.iter().filter(|tree| (20_000..500_000).contains(&tree.files)) {
+    for tree in bench.trees()?.iter().filter(|tree| (20_000..60_000).contains(&tree.files)) {
         rows.extend(of_tree(bench, tree)?);
     }
     Ok(rows)
