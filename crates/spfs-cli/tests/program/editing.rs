@@ -10,6 +10,11 @@ fn with_base(home: &Home) {
     home.script("-", "echo base > /spfs/file; mkdir /spfs/dir; spfs commit layer -t base").run().ok();
 }
 
+/// As an interactive shell has it: what shares its mount with others gets a new one (`sharing.rs`).
+fn with_a_top(home: &Home) {
+    home.set("SPFS_FILESYSTEM_SHARE", "false");
+}
+
 #[test]
 fn what_exists_is_read_only_and_what_is_empty_is_not() {
     everywhere(|home| {
@@ -36,6 +41,7 @@ fn what_exists_is_read_only_and_what_is_empty_is_not() {
 fn the_flip_is_made_in_place_under_open_files_and_working_directories() {
     everywhere(|home| {
         with_base(home);
+        with_a_top(home);
         let code = r#"set -e; cd /spfs/dir; exec 3< /spfs/file; before=$(stat -c %d:%i /spfs /spfs/file)
             ! touch here 2>/dev/null
             spfs edit
@@ -55,6 +61,7 @@ fn the_flip_is_made_in_place_under_open_files_and_working_directories() {
 fn another_process_that_is_inside_already_can_write_at_once() {
     every_caller(|home| {
         with_base(home);
+        with_a_top(home);
         let code = r#"cd /spfs/dir; while read line; do $line && echo ok || echo failed; done"#;
         let mut inside = home.script("base", code).stdin_open().spawn();
         inside.send("touch a\n");

@@ -58,6 +58,17 @@ fn edit_gives_a_top_of_its_own_and_says_so() {
     });
 }
 
+/// A shell that is typed as the command is one that people sit in.
+#[test]
+fn a_shell_has_a_top_from_the_start() {
+    every_caller(|home| {
+        shared(home, "0");
+        let lines = "cd /spfs/dir\nspfs edit\ntouch here && ls\n";
+        let out = home.spfs_line("run base -- bash --norc").stdin(lines).run();
+        out.ok().stdout_is("here").stderr_is("edit mode enabled");
+    });
+}
+
 #[test]
 fn what_is_kept_warm_is_used_again_and_given_up_when_asked() {
     every_caller(|home| {

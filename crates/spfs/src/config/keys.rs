@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
         "origin",
         "remotes that are asked after the local repository",
     ),
-    key("filesystem.share", Holds::Bool, "false", "runtimes that nobody may change share one mount of their view"),
+    key("filesystem.share", Holds::Bool, "true", "runtimes that nobody may change share one mount of their view"),
     key("filesystem.tmpfs_size", Holds::TmpfsSize, "", "limit of the changes that a runtime keeps in memory"),
     key("filesystem.use_mount_syscalls", Holds::Bool, "true", "accepted: always so"),
     key(

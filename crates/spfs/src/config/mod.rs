@@ -224,7 +224,7 @@ impl Config {
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
                 lazy: matches!(get("filesystem.lazy"), Some(Value::Bool(true))),
-                share: matches!(get("filesystem.share"), Some(Value::Bool(true))),
+                share: !matches!(get("filesystem.share"), Some(Value::Bool(false))),
                 warm_seconds: number("filesystem.warm_seconds"),
                 tmpfs_size: text("filesystem.tmpfs_size"),
             },

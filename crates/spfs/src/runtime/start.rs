@@ -112,7 +112,7 @@ pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
     let cached = shown::merged(&spfs, &record.status.base, &record.config.live_layers)?;
     let mut plan = shown::plan(&spfs, &record, &cached)?;
     if !plan.fetch && plan.strategies.first().is_some_and(Strategy::can_be_shared) {
-        plan.share = warm::place(&spfs, &record, &cached);
+        plan.share = warm::place(&spfs, &record, &cached, &plan);
     }
     let dir = registry::live_dir(&spfs, &record.name)?;
     let alive = make_dir(&spfs, &dir, &record)?;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use spfs_mount::plan::{Plan, Strategy};
 use spfs_mount::share::{self, Keeper, Use};
 
 use super::record::Record;
 use crate::Spfs;
-use crate::config::Env;
+use crate::config::{Backend, Env};
 use crate::views::CachedView;
 
 /// How many views one user keeps warm.
@@ -20,20 +21,36 @@ const LIMIT: usize = 8;
 /// Where the runtimes of a user find the overlays of others.
 const DIRECTORY: &str = "shared";
 
-/// Where the runtime of `record` may share its overlay: one that is not to be changed. An interactive shell has its
-/// own from the start, so that `spfs edit` finds it sitting on something that can become editable.
-pub fn place(spfs: &Spfs, record: &Record, cached: &CachedView) -> Option<PathBuf> {
-    let is_shell = record.status.command.iter().all(String::is_empty);
+/// Where the runtime of `record` may share its overlay: one that is not to be changed.
+pub fn place(spfs: &Spfs, record: &Record, cached: &CachedView, plan: &Plan) -> Option<PathBuf> {
+    let is_shell = is_shell(&record.status.command);
     if !spfs.config.filesystem.share || record.status.editable || record.config.durable || is_shell {
         return None;
     }
     // The same payloads, even if their path means something else by now, and the same /proc.
     let payloads = std::fs::metadata(spfs.local.payload_dir()).ok()?;
     let processes = std::fs::metadata("/proc/self/ns/pid").ok()?;
-    let backend = format!("{:?}", spfs.config.filesystem.backend).to_lowercase();
+    // An image that had to be made again is not the one that is mounted.
+    let metadata = match plan.strategies.first()? {
+        Strategy::Image(path) => format!("image{:x}", std::fs::metadata(path).ok()?.ino()),
+        other => other.name().to_owned(),
+    };
+    let auto = if spfs.config.filesystem.backend == Backend::Auto { "auto-" } else { "" };
     let (dev, ino, uid, gid) = (payloads.dev(), payloads.ino(), spfs.env.uid, spfs.env.gid);
-    let name = format!("{}-{backend}-{dev:x}-{ino:x}-{:x}-{uid}-{gid}", cached.key, processes.ino());
+    let name = format!("{}-{auto}{metadata}-{dev:x}-{ino:x}-{:x}-{uid}-{gid}", cached.key, processes.ino());
     Some(spfs.dirs.run_sub(DIRECTORY).ok()?.join(name))
+}
+
+/// Shells that people sit in.
+const SHELLS: [&str; 8] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "tcsh", "csh"];
+
+/// Whether the command is an interactive shell: none was given, or a shell without a script. It has an overlay of its own
+/// from the start, so that `spfs edit` finds it sitting on something that can become editable.
+fn is_shell(command: &[String]) -> bool {
+    let Some((program, rest)) = command.split_first().filter(|(program, _)| !program.is_empty()) else { return true };
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_mere_option = |word: &String| word.starts_with("--") || word.starts_with('-') && !word.contains('c');
+    SHELLS.contains(&name) && rest.iter().all(is_mere_option)
 }
 
 /// Asks all that is kept warm for this user to be given up.
@@ -119,4 +136,22 @@ fn pressure() -> Option<OwnedFd> {
     let file = rustix::fs::open("/proc/pressure/memory", flags, Mode::empty()).ok()?;
     rustix::io::write(file.as_fd(), b"some 150000 2000000\0").ok()?;
     Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_without_a_script_is_interactive() {
+        let interactive = ["", "bash", "/bin/zsh -i", "bash --norc -i", "tcsh -l", "sh"];
+        let others = ["bash -c true", "sh -ec true", "bash script", "make", "/bin/bash -l script", "python"];
+        for (lines, expected) in [(&interactive, true), (&others, false)] {
+            for line in lines {
+                let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+                assert_eq!(is_shell(&words), expected, "{line}");
+            }
+        }
+        assert!(is_shell(&[]));
+    }
 }
