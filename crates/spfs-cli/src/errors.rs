@@ -95,6 +95,13 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<String> = chain(self.cause.as_ref()).map(ToString::to_string).collect();
+        f.write_str(&words.join(": "))
+    }
+}
+
 /// An error and its causes, outermost first.
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);

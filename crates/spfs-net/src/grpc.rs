@@ -9,6 +9,8 @@ pub mod status {
     pub const OK: u32 = 0;
     /// The request makes no sense.
     pub const INVALID_ARGUMENT: u32 = 3;
+    /// It took too long.
+    pub const DEADLINE_EXCEEDED: u32 = 4;
     /// Not allowed.
     pub const PERMISSION_DENIED: u32 = 7;
     /// Too large.
@@ -17,6 +19,8 @@ pub mod status {
     pub const UNIMPLEMENTED: u32 = 12;
     /// Anything else.
     pub const INTERNAL: u32 = 13;
+    /// Not now.
+    pub const UNAVAILABLE: u32 = 14;
     /// No token, or one that is not known.
     pub const UNAUTHENTICATED: u32 = 16;
 }

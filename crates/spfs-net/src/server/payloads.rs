@@ -8,37 +8,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bzip2::read::{BzEncoder, MultiBzDecoder};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use spfs_repo::{Digest, Error, PayloadReader};
 use tokio::sync::mpsc;
 
-use super::State;
+use super::exchange::Asked;
+use super::limits::Pace;
+use super::reply::plain;
 use crate::body::{self, AnyBody, PIECES, Pieces, full};
 use crate::{convert, proto};
 
 const RAW: &str = "application/octet-stream";
 const BZIP2: &str = "application/x-bzip2";
-
-/// Answers one request of the channel.
-pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Response<AnyBody> {
-    match *request.method() {
-        Method::POST if state.options.read_only => plain(StatusCode::FORBIDDEN, "this server is read-only\n"),
-        Method::POST => upload(state, request).await,
-        Method::GET | Method::HEAD if request.uri().path() == "/healthz" => plain(StatusCode::OK, "ok\n"),
-        Method::GET => download(state, &request).await,
-        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "POST stores a payload, GET sends one\n"),
-    }
-}
-
-/// An answer of a status and a few words.
-pub fn plain(status: StatusCode, words: &str) -> Response<AnyBody> {
-    let mut response = Response::new(full(words.to_owned()));
-    *response.status_mut() = status;
-    response
-}
 
 fn failed(error: &Error) -> Response<AnyBody> {
     let status = match error {
@@ -50,60 +34,117 @@ fn failed(error: &Error) -> Response<AnyBody> {
     plain(status, &format!("{}\n", convert::with_causes(error)))
 }
 
-async fn upload(state: Arc<State>, request: Request<Incoming>) -> Response<AnyBody> {
+/// Fails where a payload becomes larger than allowed; compressed ones grow while they are read.
+struct Most<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Most<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        Ok(n)
+    }
+}
+
+/// Stores what the request brings.
+pub async fn upload(asked: Asked, request: Request<Incoming>) -> Response<AnyBody> {
     let compressed = match request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) {
         None => false,
         Some(kind) if kind == RAW.as_bytes() => false,
         Some(kind) if kind == BZIP2.as_bytes() => true,
         Some(_) => return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/octet-stream or x-bzip2\n"),
     };
+    let limits = &asked.live.options.limits;
+    let (stall, most) = (limits.stall, limits.payload.unwrap_or(u64::MAX));
     let (sender, receiver) = mpsc::channel(PIECES);
-    let patience = state.options.patience;
+    let state = asked.state.clone();
     let work = tokio::task::spawn_blocking(move || {
         let pieces = Pieces::new(receiver);
-        let mut content: Box<dyn Read> =
+        let content: Box<dyn Read> =
             if compressed { Box::new(MultiBzDecoder::new(io::BufReader::new(pieces))) } else { Box::new(pieces) };
         let batch = state.repository.begin()?;
-        let added = batch.add_payload(&mut *content, None)?;
+        let added = batch.add_payload(&mut Most { inner: content, left: most }, None)?;
         batch.finish()?;
         Ok::<_, Error>(added)
     });
-    let mut incoming = request.into_body();
-    loop {
-        let piece = match tokio::time::timeout(patience, incoming.frame()).await {
-            Ok(None) => Ok(Bytes::new()),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(piece) if !piece.is_empty() => Ok(piece),
-                _ => continue,
-            },
-            Ok(Some(Err(error))) => Err(io::Error::other(error)),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        let last = piece.as_ref().map_or(true, Bytes::is_empty);
-        // Nobody takes it any more if the work has failed, which the answer says.
-        if sender.send(piece).await.is_err() || last {
-            break;
-        }
-    }
-    drop(sender);
+    let slow = take(&asked, request.into_body(), stall, sender).await;
     match work.await {
+        _ if slow => plain(StatusCode::REQUEST_TIMEOUT, "the payload comes too slowly\n"),
         Ok(Ok((digest, size))) => {
             let result = proto::UploadResult { digest: Some(convert::digest(&digest)), size };
             let answer = proto::Answer { error: None, ok: Some(result) };
             Response::new(full(answer.encode_to_vec()))
+        }
+        Ok(Err(Error::Io { source, .. })) if source.kind() == io::ErrorKind::FileTooLarge => {
+            plain(StatusCode::PAYLOAD_TOO_LARGE, &format!("{most} bytes are the most that a payload may have here\n"))
         }
         Ok(Err(error)) => failed(&error),
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n"),
     }
 }
 
-async fn download(state: Arc<State>, request: &Request<Incoming>) -> Response<AnyBody> {
+/// Hands the body on, piece by piece; whether it came too slowly.
+async fn take(
+    asked: &Asked,
+    mut body: Incoming,
+    stall: std::time::Duration,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) -> bool {
+    let mut pace = Pace::new(stall);
+    loop {
+        let piece = match pace.next(body.frame()).await {
+            Some(None) => Ok(Bytes::new()),
+            Some(Some(Ok(frame))) => match frame.into_data() {
+                Ok(piece) if !piece.is_empty() => Ok(piece),
+                _ => continue,
+            },
+            Some(Some(Err(error))) => Err(io::Error::other(error)),
+            None => return true,
+        };
+        let len = piece.as_ref().map_or(0, Bytes::len);
+        let last = len == 0;
+        asked.progress.received(len as u64);
+        // Nobody takes it any more if the work has failed, which the answer says.
+        if sender.send(piece).await.is_err() {
+            drain(&mut body).await;
+            return false;
+        }
+        if last {
+            return false;
+        }
+        // The time in which the disk is slow is not the client's.
+        if !pace.enough(len) {
+            return true;
+        }
+    }
+}
+
+/// Reads on for a moment, into nothing: a client of HTTP/1.1 reads the answer when it has sent its request, and loses it
+/// if the connection is closed before that.
+pub async fn drain(body: &mut Incoming) {
+    const MOST: usize = 32 << 20;
+    let read = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            size += frame.data_ref().map_or(0, Bytes::len);
+            if size > MOST {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), read).await;
+}
+
+/// Sends what the request names.
+pub async fn download(asked: Asked, request: &Request<Incoming>) -> Response<AnyBody> {
     let digest: Digest = match request.uri().path().trim_start_matches('/').parse() {
         Ok(digest) => digest,
         Err(error) => return failed(&error),
     };
     let (offset, compressed) = (range(request), wants_bzip2(request));
-    let patience = state.options.patience;
+    let state: Arc<_> = asked.state;
     let opened = tokio::task::spawn_blocking(move || state.repository.open_payload_at(&digest, offset.unwrap_or(0)));
     let reader = match opened.await {
         Ok(Ok(reader)) => reader,
@@ -114,7 +155,7 @@ async fn download(state: Arc<State>, request: &Request<Incoming>) -> Response<An
     let reader: PayloadReader =
         if compressed { Box::new(BzEncoder::new(reader, bzip2::Compression::fast())) } else { reader };
     let (sender, out) = body::pipe();
-    tokio::spawn(send(reader, sender, patience));
+    tokio::spawn(send(reader, sender));
     let mut response = Response::new(out);
     let kind = if compressed { BZIP2 } else { RAW };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -127,8 +168,8 @@ async fn download(state: Arc<State>, request: &Request<Incoming>) -> Response<An
     response
 }
 
-/// Reads pieces on blocking threads and hands them on; gives up on a client that takes none for too long.
-async fn send(mut reader: PayloadReader, sender: mpsc::Sender<io::Result<Bytes>>, patience: std::time::Duration) {
+/// Reads pieces on blocking threads and hands them on; a client that takes none is dealt with by its connection.
+async fn send(mut reader: PayloadReader, sender: mpsc::Sender<io::Result<Bytes>>) {
     loop {
         let read = tokio::task::spawn_blocking(move || {
             let piece = body::read_piece(&mut *reader);
@@ -137,8 +178,7 @@ async fn send(mut reader: PayloadReader, sender: mpsc::Sender<io::Result<Bytes>>
         let Ok((back, piece)) = read.await else { return };
         reader = back;
         let last = piece.as_ref().map_or(true, Bytes::is_empty);
-        let sent = tokio::time::timeout(patience, sender.send(piece)).await;
-        if last || !matches!(sent, Ok(Ok(()))) {
+        if sender.send(piece).await.is_err() || last {
             return;
         }
     }
