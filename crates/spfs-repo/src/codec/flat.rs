@@ -32,8 +32,15 @@ pub(super) fn encode(body: &ObjectBody, mut out: Vec<u8>) -> Result<Vec<u8>> {
     };
     let root = fb::AnyObject::create(&mut builder, &fb::AnyObjectArgs { object_type, object: Some(object) });
     builder.finish(root, None);
-    out.extend_from_slice(builder.finished_data());
-    Ok(out)
+    // The header goes where the builder has left room before the body: a large manifest is not copied once more.
+    let (mut buffer, head) = builder.collapse();
+    let Some(start) = head.checked_sub(out.len()) else {
+        out.extend_from_slice(&buffer[head..]);
+        return Ok(out);
+    };
+    buffer[start..head].copy_from_slice(&out);
+    buffer.drain(..start);
+    Ok(buffer)
 }
 
 /// Not less than the buffer will have: the builder panics rather than grow beyond [`MAX_LEN`].

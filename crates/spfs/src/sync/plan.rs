@@ -106,7 +106,10 @@ impl Planner<'_> {
             let found = self.read_level(&level)?;
             let mut next = Vec::new();
             for (digest, part) in found {
-                self.plan.blobs.extend(part.blobs);
+                match self.plan.blobs.is_empty() {
+                    true => self.plan.blobs = part.blobs,
+                    false => self.plan.blobs.extend(part.blobs),
+                }
                 if !part.is_blob {
                     next.extend(part.children.iter().copied().filter(|digest| seen.insert(*digest)));
                     self.children.insert(digest, part.children);
@@ -225,9 +228,12 @@ fn part(object: Object) -> Part {
         ObjectBody::Manifest(manifest) => {
             let entries = manifest.trees.iter().flat_map(|tree| &tree.entries);
             let files = entries.filter(|entry| entry.kind == EntryKind::Blob);
-            let mut blobs: Vec<Piece> = files.map(|entry| piece(entry.object, entry.size)).collect();
+            // Exactly as many as there are: there may be a million.
+            let mut blobs: Vec<Piece> = Vec::with_capacity(files.clone().count());
+            blobs.extend(files.map(|entry| piece(entry.object, entry.size)));
             blobs.sort_unstable_by_key(|blob| blob.digest);
             blobs.dedup_by_key(|blob| blob.digest);
+            blobs.shrink_to_fit();
             Part { blobs, ..Part::default() }
         }
         _ => Part { children: object.children(), ..Part::default() },
