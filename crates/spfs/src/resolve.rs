@@ -127,9 +127,11 @@ impl Resolver<'_> {
     }
 
     fn kind(&self, digest: &Digest) -> Result<Kind> {
-        match (kind(&self.spfs.local, digest), self.spfs.local.partial()?) {
-            (Err(Error::Repo(RepoError::UnknownObject(_))), Some(partial)) => kind(&partial, digest),
-            (found, _) => found,
+        match kind(&self.spfs.local, digest) {
+            Err(Error::Repo(RepoError::UnknownObject(_))) if self.fetch.is_some_and(|fetch| fetch.lazy) => {
+                kind(&*self.spfs.shown()?, digest)
+            }
+            found => found,
         }
     }
 

@@ -38,7 +38,7 @@ fn content() -> Vec<u8> {
 }
 
 /// `spfs run --lazy tree -- sh -c CODE`.
-fn lazily(home: &Home, code: &str) -> crate::common::Cmd {
+fn lazily(home: &Home, code: &str) -> Cmd {
     home.spfs(["run", "--lazy", "tree", "--", "sh", "-c", code])
 }
 
@@ -351,5 +351,39 @@ fn what_is_wholly_here_is_run_as_ever() {
         home.sh("rm -rf ~/.local/share/spfs").run().ok();
         let out = home.spfs_line("run --backend render tree -- cat /spfs/message").run();
         out.ok().stderr_has("needs every file").stderr_has("pulled tree");
+    });
+}
+
+/// `spfs server` on the origin, and its port.
+fn server(home: &Home, port: u16) -> (Running, u16) {
+    let origin = home.path("origin");
+    let line = format!("server -r {} --listen 127.0.0.1:{port}", origin.display());
+    let mut running = home.spfs_line(&line).limit(Duration::from_secs(120)).spawn();
+    running.wait_for("listening on: ");
+    running.wait_for("\n");
+    let port = running.stdout().trim().rsplit(':').next().unwrap().parse().unwrap();
+    (running, port)
+}
+
+#[test]
+fn a_server_that_comes_back_is_asked_again() {
+    every_caller(|home| {
+        with_origin(home);
+        let (first, port) = server(home, 0);
+        home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("grpc://127.0.0.1:{port}"));
+        let code = "cat /spfs/message; echo ready; read l; cat /spfs/other; echo $?; read l; cat /spfs/other; cmp /spfs/big tree/big && echo same";
+        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
+        inside.wait_for("hello\nready");
+        first.signal(Signal::KILL);
+        first.finish().killed_by(Signal::KILL);
+        inside.send("\n");
+        inside.wait_for("1\n");
+        let (second, _) = server(home, port);
+        inside.send("\n");
+        inside.finish().ok().stdout_is("hello\nready\n1\nother\nsame").stderr_has("Input/output error");
+        second.signal(Signal::TERM);
+        second.finish().ok();
+        home.wait_for_the_end();
+        home.spfs_line("check").run().ok();
     });
 }

@@ -16,12 +16,15 @@ use crate::{Spfs, remotes};
 /// A log that is longer than this begins anew.
 const LONGEST_LOG: u64 = 1 << 20;
 
+/// A remote, once it was opened.
+type Connection = Mutex<Option<Arc<dyn Repository>>>;
+
 /// Fetches payloads from remotes into the local repository, with the engine of `pull`: hashed as they arrive, and safe
 /// on disk before they can be seen.
 pub struct Fetcher {
     spfs: Spfs,
     /// Names or addresses, each with the connection that was made to it.
-    remotes: Vec<(String, Mutex<Option<Arc<dyn Repository>>>)>,
+    remotes: Vec<(String, Connection)>,
     log: PathBuf,
     stopped: AtomicBool,
 }
@@ -39,7 +42,7 @@ impl Fetcher {
     }
 
     /// Fetches from one remote. A connection that was made earlier may have broken since: then it is made anew, once.
-    fn fetch_from(&self, name: &str, open: &Mutex<Option<Arc<dyn Repository>>>, wanted: &Wanted) -> Result<()> {
+    fn fetch_from(&self, name: &str, open: &Connection, wanted: &Wanted) -> Result<()> {
         let lock = || open.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().clone();
         if let Some(remote) = known {
