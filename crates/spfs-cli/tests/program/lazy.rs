@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Home, eventually, every_caller, strategies};
+use crate::common::{Cmd, Home, Running, eventually, every_caller, strategies};
 use crate::hostile_storage::privately;
 
 /// A tree at the origin, tagged `tree`; nothing of it is here.
