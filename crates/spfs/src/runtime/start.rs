@@ -1,6 +1,9 @@
 //! Starting a runtime: from a stack, or from a saved durable one, to a process that is inside.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -121,6 +124,22 @@ pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
     Ok(Prepared { spfs, record, plan, alive, durable, undo, cached })
 }
 
+/// The view with its file, open: another process may clean the cache at any time.
+fn hold(spfs: &Spfs, record: &Record, mut cached: CachedView) -> Result<(CachedView, File)> {
+    for _ in 0..10 {
+        match File::open(&cached.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                cached = shown::merged(spfs, &record.status.base, &record.config.live_layers)?;
+            }
+            opened => {
+                let file = opened.map_err(Error::io("open", &cached.path))?;
+                return Ok((cached, file));
+            }
+        }
+    }
+    Err(Error::io("keep", &cached.path)(io::Error::from(ErrorKind::NotFound)))
+}
+
 /// Makes the runtime's directory; a dead one of the same name gives way.
 fn make_dir(spfs: &Spfs, dir: &RuntimeDir, record: &Record) -> Result<AliveLock> {
     match dir.create(record) {
@@ -209,7 +228,9 @@ impl Prepared {
 
     /// Moves the calling process, which must have no other thread, into the runtime.
     pub fn enter(self) -> Result<Entered> {
-        let Prepared { spfs, record, plan, alive, durable, mut undo, cached } = self;
+        let Prepared { spfs, record, mut plan, alive, durable, mut undo, cached } = self;
+        let (cached, view) = hold(&spfs, &record, cached)?;
+        plan.view = format!("/proc/self/fd/{}", view.as_raw_fd()).into();
         let dir = registry::live_dir(&spfs, &record.name)?;
         let listener = client::listen(&dir)?;
         let (env, config) = (spfs.env.clone(), spfs.config.clone());
