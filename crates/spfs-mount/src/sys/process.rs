@@ -140,10 +140,11 @@ pub fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Whether this is the only thread of its process. One that has just been joined may still count for an instant.
+/// Whether this is the only thread of its process, as far as `/proc` tells. One that has just been joined may still count
+/// for an instant.
 fn is_alone() -> bool {
     (0..1000).any(|_| {
-        let alone = thread_count() == Some(1);
+        let alone = thread_count().is_none_or(|count| count == 1);
         if !alone {
             std::thread::sleep(std::time::Duration::from_micros(100));
         }
