@@ -78,6 +78,8 @@ pub struct Brought {
 pub fn bring(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> Result<Brought> {
     let (remote, name, wanted) = match find(spfs, fetch.from, reference) {
         Ok(found) => found,
+        // All remotes have answered: what it once meant there does not count any more.
+        Err(error @ Error::Repo(RepoError::UnknownReference { .. })) => return Err(error),
         Err(error) => return tracking::recall(spfs, reference, fetch).ok_or(error),
     };
     let (options, progress) = (&fetch.options, fetch.progress);
@@ -95,8 +97,12 @@ pub fn bring(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> Result<Br
         }
     }
     let spec = wanted.tag.and_then(|_| reference.to_string().parse().ok());
-    if let Some(spec) = &spec {
-        tracking::remember(spfs, &name, spec, wanted.digest)?;
+    // Everything is here: that it cannot be noted (a full disk, another user's directory) keeps nobody from using it.
+    if let Some(spec) = &spec
+        && let Err(error) = tracking::remember(spfs, &name, spec, wanted.digest)
+    {
+        let words = if remark.is_empty() { format!("{reference} was found in {name}") } else { remark };
+        remark = format!("{words}; it cannot be noted for when {name} is away: {error}");
     }
     Ok(Brought { found: Resolved { digest: wanted.digest, tag: spec, shadowed: Vec::new() }, remark, lazy })
 }

@@ -3,6 +3,8 @@
 //! One small JSON file for each tag and remote in `<repository>/tracking/`, named by the SHA-256 of both. They are no
 //! tags: nothing lists them. What they point to is not cleaned away for [`MOST_AGE`] after the last use.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +16,7 @@ use crate::Spfs;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Brought};
 use crate::lazy;
+use crate::render::make_dirs;
 use crate::resolve::Fetch;
 
 /// How long a record protects what it points to, after its last use.
@@ -42,10 +45,13 @@ fn path(spfs: &Spfs, remote: &str, tag: &str) -> PathBuf {
 pub(crate) fn remember(spfs: &Spfs, remote: &str, tag: &TagSpec, target: Digest) -> Result<()> {
     let record = Record { remote: remote.to_owned(), tag: tag.to_string(), target };
     let (directory, path) = (directory(spfs), path(spfs, remote, &record.tag));
-    std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+    make_dirs(&spfs.local, &directory)?;
     let text = serde_json::to_vec(&record).unwrap_or_default();
     let temporary = directory.join(format!(".{}", spfs_repo::unique()));
-    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
+    // Every user of a shared repository reads it, whatever the umask.
+    let readable = || std::fs::set_permissions(&temporary, Permissions::from_mode(0o644));
+    let written =
+        std::fs::write(&temporary, text).and_then(|()| readable()).and_then(|()| std::fs::rename(&temporary, &path));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         Error::io("write", &path)(error)

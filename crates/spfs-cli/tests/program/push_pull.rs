@@ -131,3 +131,30 @@ fn chains_by_name_and_by_address() {
         home.spfs(["tags", "-r", "http://host"]).run().fails().stderr_has("grpc://HOST:PORT");
     });
 }
+
+#[test]
+fn what_a_tag_once_meant_counts_only_while_its_origin_is_away() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-platform").run().ok();
+        elsewhere(home);
+        home.script("my-platform", "true").run().ok();
+        home.wait_for_the_end();
+        home.spfs_line("untag --all -r origin my-platform").run().ok();
+        home.script("my-platform", "true").run().fails().stderr_has("unknown reference \"my-platform\"");
+    });
+}
+
+#[test]
+fn what_cannot_be_noted_runs_all_the_same() {
+    every_caller(|home| {
+        with_origin(home);
+        home.spfs_line("push my-platform").run().ok();
+        elsewhere(home);
+        home.spfs_line("write").run().ok();
+        home.write("other-data/spfs/tracking", "in the way");
+        let run = home.script("my-platform", "cat /spfs/message.txt").run();
+        run.ok().stdout_is("hello, world").stderr_has("it cannot be noted for when origin is away");
+        home.wait_for_the_end();
+    });
+}

@@ -244,7 +244,7 @@ fn split(digest: &Digest) -> PathBuf {
 }
 
 /// Makes a directory and what is missing above it, with the modes of the repository's own directories.
-fn make_dirs(repository: &Directory, path: &Path) -> Result<()> {
+pub(crate) fn make_dirs(repository: &Directory, path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
