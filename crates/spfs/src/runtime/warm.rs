@@ -94,9 +94,12 @@ impl Warm {
 
     /// Sleeps until something happens to the users, to the memory, or to one of the `others`. `None`: it is time to go.
     pub fn wait(&mut self, others: &[&OwnedFd]) -> Option<Vec<usize>> {
-        let state = self.keeper.state();
-        self.unwanted |= state == Use::Unwanted;
-        let used = self.keeper.state() == Use::Used;
+        let mut state = self.keeper.state();
+        while state == Use::Unwanted {
+            self.unwanted = true;
+            state = self.keeper.state();
+        }
+        let used = state == Use::Used;
         let left = self.patience.saturating_sub(self.idle_since.elapsed());
         if !used && (self.unwanted || left.is_zero()) || !self.keeper.is_published() {
             return None;
