@@ -21,6 +21,7 @@ pub mod object;
 pub mod pinned;
 pub mod progress;
 pub mod reference;
+mod regular;
 pub mod repository;
 mod stream;
 pub mod tag;
@@ -39,6 +40,7 @@ pub use object::{
 };
 pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
+pub use regular::open_regular;
 pub use repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
 pub use unique::unique;

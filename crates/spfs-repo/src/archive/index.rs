@@ -15,6 +15,7 @@ use tar::EntryType;
 use crate::digest::Digest;
 use crate::directory::layout;
 use crate::error::{Error, Result};
+use crate::regular::LONGEST_OBJECT;
 
 /// Bytes of a header, and what content is padded to.
 pub(super) const BLOCK: u64 = 512;
@@ -168,7 +169,11 @@ impl Seek for Metered<'_> {
 
 /// The content of `member`, all at once.
 pub(super) fn read_all(file: &File, path: &Path, member: Member) -> Result<Vec<u8>> {
-    // Checked against the file's length, so it is no more than is there.
+    // Checked against the file's length, so it is no more than is there; which may be a hole.
+    if member.len > LONGEST_OBJECT {
+        let reason = format!("a member has {} bytes, and {LONGEST_OBJECT} at most make sense", member.len);
+        return Err(Error::corrupt(format!("archive {}", path.display()), reason));
+    }
     let mut bytes = vec![0; member.len as usize];
     file.read_exact_at(&mut bytes, member.at).map_err(Error::io("read", path))?;
     Ok(bytes)

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::layout::Medium;
 use super::lock::work_path;
 use super::owner::Owner;
+use crate::regular::{LONGEST_NOTE, read_regular};
 
 /// An attempt to take a lock, until it is dropped.
 pub(super) struct Claim<'a> {
@@ -85,7 +86,11 @@ impl<'a> Claim<'a> {
         }
         match rustix::fs::link(&self.beside, self.path) {
             // Asked twice by a network that lost the first answer: the text names this very lock.
-            Err(Errno::EXIST) if std::fs::read(self.path).is_ok_and(|there| there == self.text.as_bytes()) => Ok(()),
+            Err(Errno::EXIST)
+                if read_regular(self.path, LONGEST_NOTE).is_ok_and(|there| there == self.text.as_bytes()) =>
+            {
+                Ok(())
+            }
             result => result,
         }
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::digest::{Digest, TEXT_LEN};
 use crate::error::{Error, Result};
+use crate::regular::{LONGEST_NOTE, read_regular};
 
 /// The version that is written into a new repository: the one whose formats these are (`docs/format.md`, VERSION).
 pub const FORMAT_VERSION: &str = "0.44.0";
@@ -211,7 +212,7 @@ impl Medium {
 /// Refuses a repository of a newer major version. Returns whether VERSION is there and not empty.
 pub(crate) fn check_version(root: &Path) -> Result<bool> {
     let path = root.join("VERSION");
-    match std::fs::read(&path) {
+    match read_regular(&path, LONGEST_NOTE) {
         Ok(bytes) => check_version_text(&bytes, &format!("repository {}", root.display()), &path.display().to_string()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("read", path)(e)),

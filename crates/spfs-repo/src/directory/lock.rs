@@ -16,6 +16,7 @@ use super::claim::Claim;
 use super::layout::Medium;
 use super::owner::{Liveness, Owner};
 use crate::error::{Error, Result};
+use crate::regular::{LONGEST_NOTE, read_regular};
 
 /// How long a lock is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,7 +126,7 @@ impl TagLock {
 
     /// Whether nobody has broken the lock.
     pub fn is_held(&self) -> bool {
-        std::fs::read(&self.path).is_ok_and(|text| text == self.owner.lock_text().as_bytes())
+        read_regular(&self.path, LONGEST_NOTE).is_ok_and(|text| text == self.owner.lock_text().as_bytes())
     }
 }
 
@@ -209,7 +210,7 @@ fn break_dead(path: &Path, me: &Owner, medium: Medium) -> Result<()> {
 /// Reads the lock file, if it is still there.
 fn look(path: &Path) -> Result<Option<(Seen, std::fs::File)>> {
     use std::io::Read as _;
-    let fd = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let fd = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(Error::io("open lock", path)(e)),

@@ -24,13 +24,12 @@ mod spread;
 mod tags;
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 
 pub use fetching::{Claims, Part};
 pub use layout::FORMAT_VERSION;
@@ -40,6 +39,7 @@ use crate::content;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
+use crate::regular;
 use crate::repository::{Batch, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
@@ -199,9 +199,8 @@ impl Repository for Directory {
     /// Beyond reading and decoding, checks that the object is the one that its name promises.
     fn read_object(&self, digest: &Digest) -> Result<Object> {
         let path = self.object_path(digest);
-        let mut file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        let file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
+        let bytes = regular::read_whole(&file, regular::LONGEST_OBJECT).map_err(Error::io("read", &path))?;
         content::decode(&bytes, digest, &path)
     }
 
@@ -296,9 +295,9 @@ pub(crate) fn check_namespace(namespace: Option<&str>) -> Result<()> {
 /// Opens `digest` in `store` for reading, if it is there.
 fn open_in(store: &Store, digest: &Digest) -> Result<Option<File>> {
     let name = layout::StoreName::of(digest);
-    match rustix::fs::openat(&store.fd, name.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => Ok(Some(File::from(fd))),
-        Err(Errno::NOENT) => Ok(None),
+    match regular::open_regular_at(&store.fd, name.as_str()) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("open", store.path_of(digest))(e)),
     }
 }

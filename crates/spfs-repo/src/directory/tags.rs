@@ -9,6 +9,7 @@ use super::lock::{NewName, PATIENCE, TagLock, work_path};
 use super::owner::Owner;
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::regular::{LONGEST_STREAM, read_regular};
 use crate::repository::{Repository as _, TagListing};
 use crate::stream::{self, Change};
 use crate::tag::{Tag, TagName};
@@ -256,13 +257,13 @@ impl<'a> TagStore<'a> {
 
 /// The records of the stream file `path`, oldest first, if there is one; `name` is its name in messages.
 fn read(path: &Path, name: &Path) -> Result<Option<Vec<Tag>>> {
-    let mut bytes = std::fs::read(path);
+    let mut bytes = read_regular(path, LONGEST_STREAM);
     for _ in 0..ATTEMPTS {
         if !matches!(&bytes, Err(e) if e.kind() == ErrorKind::StaleNetworkFileHandle) {
             break;
         }
         // Replaced since it was opened, over a network.
-        bytes = std::fs::read(path);
+        bytes = read_regular(path, LONGEST_STREAM);
     }
     let bytes = match bytes {
         Ok(bytes) => bytes,

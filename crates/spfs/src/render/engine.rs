@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
-use spfs_repo::{Digest, Directory, Entry, Error as RepoError, Progress};
+use spfs_repo::{Digest, Directory, Entry, Error as RepoError, Progress, open_regular};
 
 use super::proxy::Proxies;
 use super::summary::{Counter, Did, Summary};
@@ -162,7 +162,7 @@ impl<'a> Engine<'a> {
 
     fn symlink(&self, dir: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<()> {
         let payload = self.repository.payload_path(&entry.object);
-        let file = File::open(&payload).map_err(missing(&entry.object, &payload))?;
+        let file = open_regular(&payload).map_err(missing(&entry.object, &payload))?;
         let mut target = Vec::new();
         file.take(LONGEST_TARGET + 1).read_to_end(&mut target).map_err(Error::io("read", &payload))?;
         if target.is_empty() || target.len() as u64 > LONGEST_TARGET || target.contains(&0) {
@@ -271,7 +271,7 @@ fn times(seconds: u64) -> Timestamps {
 
 /// Copies a payload to the new file `name` in `dir` with the mode of `entry`. `path` is for messages.
 pub(super) fn copy_new(dir: BorrowedFd<'_>, name: &Path, path: &Path, payload: &Path, entry: &Entry) -> Result<()> {
-    let mut source = File::open(payload).map_err(missing(&entry.object, payload))?;
+    let mut source = open_regular(payload).map_err(missing(&entry.object, payload))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("create", path))?;
     let mut file = File::from(file);
