@@ -40,7 +40,7 @@ pub use object::{
 };
 pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
-pub use regular::open_regular;
+pub use regular::{open_regular, read_regular};
 pub use repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
 pub use unique::unique;

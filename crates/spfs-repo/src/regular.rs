@@ -32,7 +32,7 @@ pub(crate) fn open_regular_at(directory: impl AsFd, path: impl rustix::path::Arg
 }
 
 /// Reads a whole regular file of at most `longest` bytes.
-pub(crate) fn read_regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
+pub fn read_regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
     read_whole(&open_regular(path)?, longest)
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Digest, Repository, TagSpec};
+use spfs_repo::{Digest, Repository, TagSpec, read_regular};
 
 use crate::Spfs;
 use crate::error::{Error, Result};
@@ -21,6 +21,9 @@ use crate::resolve::Fetch;
 
 /// How long a record protects what it points to, after its last use.
 pub const MOST_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The longest record; others may write to the directory.
+const LONGEST: u64 = 64 << 10;
 
 /// What a tag of a remote meant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,7 +66,7 @@ pub(crate) fn recall(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> O
     let tag = reference.to_string();
     let names = fetch.from.map_or_else(|| fetch::order(spfs), |name| vec![name.to_owned()]);
     let (record, lazy) = names.iter().find_map(|name| {
-        let text = std::fs::read(path(spfs, name, &tag)).ok()?;
+        let text = read_regular(&path(spfs, name, &tag), LONGEST).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
         if spfs.local.missing(&[record.target]).ok()?.is_empty() {
             return Some((record, Vec::new()));
@@ -84,6 +87,6 @@ pub fn roots(spfs: &Spfs) -> Vec<Digest> {
         modified.is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() < MOST_AGE)
     };
     let paths = entries.flatten().map(|entry| entry.path()).filter(young);
-    let records = paths.filter_map(|path| serde_json::from_slice::<Record>(&std::fs::read(path).ok()?).ok());
+    let records = paths.filter_map(|path| serde_json::from_slice::<Record>(&read_regular(&path, LONGEST).ok()?).ok());
     records.map(|record| record.target).collect()
 }

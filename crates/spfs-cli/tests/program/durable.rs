@@ -218,3 +218,31 @@ fn changes_survive_a_killed_monitor() {
         remove(home, "orphan");
     });
 }
+
+/// Where everybody may write, the first user's directory of durable runtimes is everybody's, and runtimes that have
+/// ended leave no tag.
+#[test]
+fn in_a_shared_repository() {
+    every_caller(|home| {
+        home.write("tree/a", "a");
+        home.sh("mkdir repository; chmod 777 repository").run().ok();
+        home.set("SPFS_STORAGE_ROOT", home.path("repository").to_str().unwrap());
+        home.commit("tree", "one");
+        let tag = "spfs tags | grep -c spfs/runtimes/data";
+        home.script("one", tag).run().ok().stdout_is("1");
+        home.script("-", "echo x > /spfs/x; spfs commit layer -q >/dev/null").run().ok();
+        home.wait_for_the_end();
+        home.spfs_line("tags").run().ok().stdout_is("one");
+        home.script("--keep-runtime --runtime-name kept one", "true").run().ok();
+        home.wait_for_the_end();
+        home.sh("stat -c %a repository/durable_edits repository/durable_edits/kept").run().ok().stdout_is("1777\n700");
+        home.spfs_line("tags").run().ok().stdout_is("one\nspfs/runtimes/data/kept");
+        // As it is for other users of an older version's.
+        home.sh("chmod 000 repository/durable_edits").run().ok();
+        home.spfs_line("runtime list").run().ok();
+        home.spfs_line("clean").run().ok();
+        home.sh("chmod 1777 repository/durable_edits").run().ok();
+        home.spfs_line("runtime rm --remove-durable kept").run().ok();
+        home.spfs_line("tags").run().ok().stdout_is("one");
+    });
+}

@@ -24,7 +24,7 @@ pub fn create(spfs: &Spfs, record: &mut Record) -> Result<AliveLock> {
         return Err(Error::Runtime { action: "keep", name: record.name.clone(), reason });
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
-    dir::make_private(parent)?;
+    make_place(spfs, parent)?;
     check_file_system(parent, &record.name)?;
     let staged = parent.join(format!("{}{}", dir::STAGED, spfs_repo::unique()));
     let made = make(&staged, &path, record).and_then(|()| {
@@ -36,6 +36,18 @@ pub fn create(spfs: &Spfs, record: &mut Record) -> Result<AliveLock> {
         let _ = fs::remove_dir_all(&staged);
     }
     made
+}
+
+/// Makes the directory of all durable runtimes; in a shared repository every user may have some in it, and nobody may
+/// touch another's.
+fn make_place(spfs: &Spfs, place: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    dir::make_private(place)?;
+    if spfs.local.is_shared() && place.starts_with(spfs.local.root()) {
+        // It may be another's, who has done this.
+        let _ = fs::set_permissions(place, fs::Permissions::from_mode(0o1777));
+    }
+    Ok(())
 }
 
 fn make(staged: &Path, path: &Path, record: &mut Record) -> Result<()> {
@@ -142,6 +154,13 @@ pub fn remember(spfs: &Spfs, record: &Record, now: jiff::Timestamp) -> Result<()
     let tag = Tag { name: data_tag(&record.name)?, target, parent: Digest::NULL, user: spfs.user(), time: now };
     spfs.local.push_tag(&tag)?;
     Ok(())
+}
+
+/// Removes the tag of a runtime that has ended and is not durable, where such runtimes have one.
+pub fn forget_ended(spfs: &Spfs, name: &str) {
+    if spfs.local.is_shared() {
+        let _ = forget(spfs, name);
+    }
 }
 
 /// Removes that tag.

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use spfs_repo::manifest::Dir;
 use super::dir::{AliveLock, RuntimeDir};
 use super::jobs::{self, Mounts};
 use super::warm::{self, Warm};
-use super::{registry, reset};
+use super::{durable, registry, reset};
 use crate::Spfs;
 use crate::config::{Config, Env};
 use crate::lazy::Fetcher;
@@ -384,6 +385,17 @@ impl Supervisor {
         }
     }
 
+    /// Removes the tag that a runtime has in a shared repository.
+    fn forget(&self, name: &str) {
+        let root = self.monitor.config.storage.root.as_ref().and_then(|root| std::fs::metadata(root).ok());
+        // Asked first, because opening it costs more.
+        if root.is_some_and(|root| root.mode() & 0o022 != 0)
+            && let Ok(spfs) = Spfs::open(self.monitor.env.clone(), self.monitor.config.clone())
+        {
+            durable::forget_ended(&spfs, name);
+        }
+    }
+
     /// Removes the record, or keeps that of a durable runtime.
     fn finish(&self) -> i32 {
         let dir = &self.monitor.dir;
@@ -395,6 +407,8 @@ impl Supervisor {
                 record.stopped();
                 dir.save(&record)?;
                 reset::tidy(&record);
+            } else {
+                self.forget(&record.name);
             }
             dir.remove()
         };

@@ -1,6 +1,7 @@
 //! All runtimes of one user on one host: which there are, and in which state.
 
 use std::collections::HashSet;
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -135,14 +136,17 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
             Err(_) => continue,
         };
         match found.state {
-            State::Dead => bury(&found.dir)?,
+            State::Dead => {
+                super::durable::forget_ended(spfs, &name);
+                bury(&found.dir)?;
+            }
             State::Saved => all.push(settle(found)?),
             State::Running | State::Unmonitored => all.push(found),
         }
     }
     if let Some(durable) = &spfs.dirs.durable {
         dir::sweep(durable);
-        for name in names(durable)? {
+        for name in durable_names(durable)? {
             if all.iter().any(|found| found.record.name == name) {
                 continue;
             }
@@ -157,11 +161,11 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
 /// The durable runtimes whose records cannot be read: their names, and why not.
 pub fn damaged(spfs: &Spfs) -> Result<Vec<(String, Error)>> {
     let Some(durable) = &spfs.dirs.durable else { return Ok(Vec::new()) };
-    let mut damaged: Vec<(String, Error)> = names(durable)?
+    let mut damaged: Vec<(String, Error)> = durable_names(durable)?
         .into_iter()
         .filter_map(|name| match (RuntimeDir { path: durable.join(&name) }).load() {
-            // Without a record it is no runtime.
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            // Without a record it is no runtime, or another user's.
+            Err(Error::Io { source, .. }) if matches!(source.kind(), NotFound | PermissionDenied) => None,
             Err(error) => Some((name, error)),
             Ok(_) => None,
         })
@@ -194,6 +198,15 @@ fn settle(mut found: Found) -> Result<Found> {
         found.dir.remove()?;
     }
     Ok(found)
+}
+
+/// The names in the directory of all durable runtimes, some of which may be other users'. One that is closed has none of
+/// ours.
+fn durable_names(directory: &std::path::Path) -> Result<Vec<String>> {
+    match names(directory) {
+        Err(Error::Io { source, .. }) if source.kind() == PermissionDenied => Ok(Vec::new()),
+        names => names,
+    }
 }
 
 fn names(directory: &std::path::Path) -> Result<Vec<String>> {
