@@ -152,7 +152,8 @@ impl Claims<'_> {
         })?;
         let mut others = HashSet::new();
         for name in names {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            // Not waiting for what may be a fifo.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let Ok(fd) = rustix::fs::openat(work, &name, flags, Mode::empty()) else { continue };
             if flock(&fd, FlockOperation::NonBlockingLockShared).is_ok() {
                 let _ = rustix::fs::unlinkat(work, &name, AtFlags::empty());
