@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use spfs_repo::{
-    Annotation, AnnotationValue, Blob, Digest, Entry, EntryKind, Error, Layer, Manifest, Object, ObjectBody, Platform,
-    Result, Tag, TagName, Tree, codec,
+    Annotation, AnnotationValue, Blob, Digest, Entry, EntryKind, Error, Layer, Manifest, NetTrouble, Object,
+    ObjectBody, Platform, Result, Tag, TagName, Tree, codec,
 };
 
 use crate::proto;
+
+/// What a server of ours says of a batch that it does not know (any more).
+pub const GONE: &str = "what was not finished is gone: the server was restarted, or waited too long";
 
 /// A digest for the wire.
 pub fn digest(digest: &Digest) -> proto::Digest {
@@ -177,6 +180,10 @@ pub fn read_error(error: proto::Error, address: &str, action: &str) -> Error {
             Error::AmbiguousReference { reference: named.message, candidates: Vec::new() }
         }
         Some(proto::ErrorKind::InvalidReference(named)) => remote(named.message),
+        // As when a connection is lost: what is done anew may work.
+        Some(proto::ErrorKind::Other(text)) if text == GONE => {
+            Error::Unreachable { address: address.to_owned(), trouble: NetTrouble::Lost, source: Some(text.into()) }
+        }
         Some(proto::ErrorKind::Other(text)) => remote(text),
         None => remote("it did not say why".to_owned()),
     }

@@ -2,10 +2,12 @@
 //!
 //! Blocking outside; the async runtime inside is nobody else's business and starts with the first connection.
 
+mod address;
 mod body;
 pub mod client;
 mod connection;
 mod convert;
+mod dial;
 mod grpc;
 mod proto;
 pub mod server;

@@ -337,6 +337,9 @@ pub struct Digests {
     pub objects: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub payloads: Bytes,
+    /// How many bytes the answer may have, where content is asked for; as many as the server likes, if it is 0.
+    #[prost(uint32, tag = "3")]
+    pub most: u32,
 }
 
 /// Our own: objects with their wire form, in the order that was asked for; fewer than that if they are large.
@@ -354,11 +357,21 @@ pub struct Payloads {
     pub contents: Vec<Bytes>,
 }
 
-/// Our own: small payloads, then objects, that become visible and durable together.
+/// Our own: small payloads, then objects, for an open batch.
 #[derive(Clone, PartialEq, Message)]
 pub struct Pack {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub payloads: Vec<Bytes>,
+    /// The name of the batch (16 bytes), and the number of the pack in it (8 bytes, big-endian).
+    #[prost(bytes = "bytes", tag = "1")]
+    pub batch: Bytes,
     #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub payloads: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
     pub objects: Vec<Bytes>,
+}
+
+/// Our own: the name of an open batch, 16 bytes.
+#[derive(Clone, PartialEq, Message)]
+pub struct BatchId {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
 }

@@ -7,20 +7,40 @@ use spfs_net::client::{Client, Options};
 use spfs_net::server::{self, Server};
 use spfs_repo::{Directory, conformance};
 
-/// What a batch over the wire cannot promise: each pack is visible on its own.
-const EXCEPT: &[&str] = &["a batch that is dropped leaves nothing"];
+/// A server of an empty repository, on any free port; its address.
+fn serve(place: &tempfile::TempDir, count: usize) -> String {
+    let directory = Directory::create(place.path().join(count.to_string())).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(Arc::new(directory), &[address], server::Options::default()).unwrap();
+    let address = server.addresses()[0];
+    std::thread::spawn(move || server.run(std::future::pending()));
+    format!("grpc://{address}")
+}
+
+fn run(except: &[&str], query: &str) {
+    let place = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    conformance::run_without(except, &mut || {
+        count += 1;
+        Box::new(Client::new(&(serve(&place, count) + query), Options::default()).unwrap())
+    });
+}
 
 #[test]
 fn a_client_of_our_server_conforms() {
-    let place = tempfile::tempdir().unwrap();
-    let mut count = 0;
-    conformance::run_without(EXCEPT, &mut || {
-        count += 1;
-        let directory = Directory::create(place.path().join(count.to_string())).unwrap();
-        let address = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(Arc::new(directory), &[address], server::Options::default()).unwrap();
-        let address = server.addresses()[0];
-        std::thread::spawn(move || server.run(std::future::pending()));
-        Box::new(Client::new(&format!("grpc://{address}"), Options::default()).unwrap())
-    });
+    run(&[], "");
+}
+
+#[test]
+fn it_conforms_where_everything_is_compressed() {
+    run(&[], "?compress=true");
+}
+
+/// What the protocol of existing servers cannot promise. It has no batches: each payload is there when it has arrived.
+/// And it inserts records as they are given: of two pushes at one instant both are kept, as children of the same.
+const OLD_WAY: &[&str] = &["a batch that is dropped leaves nothing", "no concurrent push is lost"];
+
+#[test]
+fn it_conforms_by_the_protocol_of_existing_servers_alone() {
+    run(OLD_WAY, "?exchange=false");
 }

@@ -30,6 +30,7 @@ pub mod reset;
 pub mod run;
 pub mod runtime;
 pub mod search;
+pub mod serve;
 pub mod server;
 pub mod shell;
 pub mod tag;
@@ -75,6 +76,7 @@ pub const ALL: &[Entry] = &[
     entry::<join::Args>("join", &[], Place::More("runtimes")),
     entry::<runtime::Args>("runtime", &["rt"], Place::More("runtimes")),
     entry::<doctor::Args>("doctor", &[], Place::More("set up")),
+    entry::<serve::Args>("serve", &[], Place::More("set up")),
     entry::<init::Args>("init", &[], Place::More("set up")),
     entry::<config::Args>("config", &[], Place::More("set up")),
     entry::<completion::Args>("completion", &[], Place::More("set up")),

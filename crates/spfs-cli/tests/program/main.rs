@@ -28,6 +28,7 @@ mod processes;
 mod push_pull;
 mod real_packages;
 mod real_programs;
+mod remote_ssh;
 mod remote_wire;
 mod remotes;
 mod resetting;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use spfs_net::server::{Options, Server};
 use spfs_repo::Directory;
 
-use crate::common::{Home, every_caller};
+use rustix::process::Signal;
+
+use crate::common::{Home, Running, every_caller};
 
 /// A server of `origin` in this process, for as long as this process lives; returns its address.
 fn serve(home: &Home) -> String {
@@ -50,5 +52,41 @@ fn the_guide_on_sharing_over_grpc() {
         home.script("my-platform", look).run().ok().stdout_has("3000000").stderr_has("cannot be asked");
         home.spfs_line("pull other").run().fails().stderr_has("refused").stderr_has("is the server running");
         home.wait_for_the_end();
+    });
+}
+
+/// A real server of `origin`, on this port; gives the port.
+fn server(home: &Home, port: u16) -> (Running, u16) {
+    let mut running = home.spfs_line(&format!("server -r origin --listen 127.0.0.1:{port}")).spawn();
+    running.wait_for("listening on: ");
+    running.wait_for("\n");
+    let port = running.stdout().trim().rsplit_once(':').unwrap().1.parse().unwrap();
+    (running, port)
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_again() {
+    every_caller(|home| {
+        home.spfs(["init", "repo", &home.path("origin").display().to_string()]).run().ok();
+        home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("file:{}", home.path("origin").display()));
+        let files = "for n in $(seq 300); do head -c 20000 /dev/urandom > /spfs/f$n; done; \
+                     head -c 40000000 /dev/urandom > /spfs/large; spfs commit layer --tag big";
+        home.script("-", files).run().ok();
+        home.wait_for_the_end();
+        let (first, port) = server(home, 0);
+        let remote = format!("grpc://127.0.0.1:{port}");
+        let push = home.spfs(["push", "big", "--remote", &remote]).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        first.signal(Signal::KILL);
+        first.finish();
+        let (second, _) = server(home, port);
+        // It goes on by itself, or, if it was cut in the middle of a round, when it is typed again.
+        push.finish();
+        home.spfs(["push", "big", "--remote", &remote]).run().ok();
+        home.set("XDG_DATA_HOME", home.path("other-data").to_str().unwrap());
+        home.spfs(["pull", "big", "--from", &remote]).run().ok();
+        home.spfs_line("check").run().ok();
+        second.signal(Signal::TERM);
+        second.finish().ok();
     });
 }

@@ -5,31 +5,35 @@
 
 mod batch;
 mod payload;
+mod segments;
+mod session;
 
-use std::io;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
 
+use http::StatusCode;
 use prost::Message;
 use spfs_repo::{
-    Batch, Digest, DigestPrefix, EachPayload, Error, Object, PayloadReader, Repository, Result, Tag, TagListing,
-    TagName, TagSpec, codec,
+    Batch, Digest, DigestPrefix, EachPayload, Error, NetTrouble, Object, ObjectBody, PayloadReader, Repository, Result,
+    Tag, TagListing, TagName, TagSpec, codec,
 };
 
+use crate::address::Address;
 use crate::connection::Connection;
-use crate::{convert, grpc, proto};
+use crate::{convert, proto};
 
-/// How a client behaves.
+/// What a client is given beside its address.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How long an answer may take; for ever, if nothing is said.
-    pub timeout: Option<Duration>,
-    /// The tag namespace; none, if nothing is said.
+    /// The tag namespace, if the address says nothing.
     pub namespace: Option<String>,
+    /// Instead of `ssh`: a command line for the shell, which gets the arguments of ssh.
+    pub ssh_command: Option<String>,
 }
 
 /// A repository behind a server. Nothing is connected before the first question.
 pub struct Client {
-    connection: std::sync::Arc<Connection>,
+    connection: Arc<Connection>,
     options: Options,
 }
 
@@ -37,32 +41,12 @@ pub struct Client {
 const MANY: usize = 16 * 1024;
 
 impl Client {
-    /// The repository at `address`: `grpc://host:port` or `http2://host:port`; without a port it is 80, as for the
-    /// existing program. Its query may say `timeout_ms` and `tag_namespace`.
+    /// The repository at `address`: `grpc://host:port`, `http2://host:port`, `grpcs://host:port` (TLS) or
+    /// `ssh://[user@]host[:port]/path` (`docs/remotes.md`). Reads what the address says and connects to nothing yet.
     pub fn new(address: &str, mut options: Options) -> Result<Self> {
-        let invalid = |reason: &str| Error::invalid("address", address, reason);
-        let (scheme, rest) = address.split_once("://").ok_or_else(|| invalid("write grpc://HOST:PORT"))?;
-        if !matches!(scheme, "grpc" | "http2") {
-            return Err(invalid("a server's address begins with grpc:// or http2://"));
-        }
-        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let authority = authority.trim_end_matches('/');
-        let parsed: http::uri::Authority = authority.parse().map_err(|_| invalid("it has no host"))?;
-        for option in query.split('&') {
-            match option.split_once('=').unwrap_or((option, "")) {
-                ("timeout_ms", text) => {
-                    let number = text.parse().map_err(|_| invalid("timeout_ms is a number of milliseconds"))?;
-                    options.timeout = Some(Duration::from_millis(number));
-                }
-                ("tag_namespace", name) => options.namespace = Some(name.to_owned()),
-                _ => {}
-            }
-        }
-        let authority = match parsed.port() {
-            Some(_) => authority.to_owned(),
-            None => format!("{authority}:80"),
-        };
-        let connection = Connection::new(address.to_owned(), authority, options.timeout);
+        let mut address = Address::parse(address)?;
+        options.namespace = address.namespace.take().or(options.namespace);
+        let connection = Connection::new(address, options.ssh_command.clone());
         Ok(Client { connection: connection.into(), options })
     }
 
@@ -82,25 +66,19 @@ impl Client {
     where
         T: Message + Default + std::fmt::Debug,
     {
-        match answer {
-            proto::Answer { error: Some(error), .. } => {
-                Err(convert::read_error(error, &self.connection.address, action))
-            }
-            proto::Answer { ok: Some(ok), .. } => Ok(ok),
-            proto::Answer { .. } => Err(self.nonsense(action, "the answer is empty")),
-        }
+        answered(&self.connection, answer, action)
     }
 
     fn nonsense(&self, action: &str, reason: &str) -> Error {
-        let (address, action) = (self.connection.address.clone(), action.to_owned());
+        let (address, action) = (self.connection.address.text.clone(), action.to_owned());
         Error::Remote { address, action, reason: reason.to_owned() }
     }
 
     /// All digests of a stream, sorted.
     fn digests(&self, path: &str, action: &str, request: &impl Message) -> Result<Vec<Digest>> {
-        let mut body = self.connection.call_stream(path, request)?;
+        let mut frames = self.connection.call_stream(path, request)?;
         let mut digests = Vec::new();
-        while let Some(answer) = grpc::next(&mut body).map_err(|reason| self.nonsense(action, &reason))? {
+        while let Some(answer) = frames.next().map_err(|reason| self.nonsense(action, &reason))? {
             digests.push(convert::read_digest(Some(&self.answered(answer, action)?))?);
         }
         digests.sort_unstable();
@@ -127,11 +105,71 @@ impl Client {
     fn verified(&self, object: Object, digest: &Digest) -> Result<Object> {
         let actual = codec::digest(&object)?;
         if actual != *digest {
-            let what = format!("object {digest} from {}", self.connection.address);
+            let what = format!("object {digest} from {}", self.connection.address.text);
             return Err(Error::corrupt(what, format!("what came is a {} with the digest {actual}", object.kind())));
         }
         Ok(object)
     }
+}
+
+/// What was asked for, or the error that travelled instead of it.
+fn answered<T>(connection: &Connection, answer: proto::Answer<T>, action: &str) -> Result<T>
+where
+    T: Message + Default + std::fmt::Debug,
+{
+    match answer {
+        proto::Answer { error: Some(error), .. } => Err(convert::read_error(error, &connection.address.text, action)),
+        proto::Answer { ok: Some(ok), .. } => Ok(ok),
+        proto::Answer { .. } => {
+            let (address, action) = (connection.address.text.clone(), action.to_owned());
+            Err(Error::Remote { address, action, reason: "the answer is empty".to_owned() })
+        }
+    }
+}
+
+/// An answer of the payload channel that is no success.
+fn refused(connection: &Connection, status: StatusCode, words: &[u8]) -> Error {
+    let address = connection.address.text.clone();
+    let words = String::from_utf8_lossy(words).trim().to_owned();
+    match status.as_u16() {
+        number @ (401 | 403) => Error::Denied { address, reason: words, unauthenticated: number == 401 },
+        502..=504 => connection.trouble(NetTrouble::Lost, format!("{status}: {words}")),
+        _ => Error::Remote { address, action: "store a payload".to_owned(), reason: format!("{status}: {words}") },
+    }
+}
+
+fn check_expected(actual: &Digest, expected: Option<&Digest>) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => Err(Error::corrupt(
+            format!("payload {expected}"),
+            format!("the content that arrived has the digest {actual}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an object whose children are neither among `payloads` and `known` nor at the server.
+fn check_children(
+    client: &Client,
+    payloads: &mut HashSet<Digest>,
+    known: &mut HashSet<Digest>,
+    object: &Object,
+) -> Result<()> {
+    if let ObjectBody::Blob(blob) = &object.body {
+        if !payloads.contains(&blob.payload) {
+            match client.missing_payloads(&[blob.payload])?.first() {
+                None => payloads.insert(blob.payload),
+                Some(absent) => return Err(Error::MissingPayload(*absent)),
+            };
+        }
+        return Ok(());
+    }
+    let unknown: Vec<Digest> = object.children().into_iter().filter(|digest| !known.contains(digest)).collect();
+    if let Some(absent) = client.missing(&unknown)?.first() {
+        return Err(Error::UnknownObject(*absent));
+    }
+    known.extend(unknown);
+    Ok(())
 }
 
 fn one(digest: &Digest) -> proto::DigestRequest {
@@ -148,12 +186,18 @@ fn as_payload(error: Error) -> Error {
 
 impl Repository for Client {
     fn address(&self) -> String {
-        self.connection.address.clone()
+        self.connection.address.text.clone()
     }
 
     fn read_object(&self, digest: &Digest) -> Result<Object> {
-        let object = self.ask("/spfs.DatabaseService/ReadObject", "read an object", &one(digest))?;
-        self.verified(convert::read_object(Some(object))?, digest)
+        let object = match self.ask("/spfs.DatabaseService/ReadObject", "read an object", &one(digest)) {
+            // The connection does not live long enough for all of it.
+            Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) if self.connection.is_ours()? => {
+                codec::decode_wire(&payload::object(&self.connection, digest)?)?
+            }
+            object => convert::read_object(Some(object?))?,
+        };
+        self.verified(object, digest)
     }
 
     fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
@@ -164,8 +208,18 @@ impl Repository for Client {
         while objects.len() < digests.len() {
             let wanted = &digests[objects.len()..];
             let wanted = &wanted[..wanted.len().min(MANY)];
-            let request = proto::Digests { objects: convert::digests(wanted), ..Default::default() };
-            let answer: proto::Objects = self.ask("/spfs.Exchange/ReadObjects", "read objects", &request)?;
+            let answer: Result<proto::Objects> = self.connection.in_pieces(|most| {
+                let request = proto::Digests { objects: convert::digests(wanted), most, ..Default::default() };
+                self.ask("/spfs.Exchange/ReadObjects", "read objects", &request)
+            });
+            let answer = match answer {
+                // Perhaps the first of them is too large for this connection.
+                Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) => {
+                    objects.push(self.read_object(&wanted[0])?);
+                    continue;
+                }
+                answer => answer?,
+            };
             if answer.buffers.is_empty() || answer.buffers.len() > wanted.len() {
                 return Err(self.nonsense("read objects", "the answer has another number of them"));
             }
@@ -219,9 +273,10 @@ impl Repository for Client {
             let mut contents = Vec::new();
             if ours {
                 let wanted = &rest[..rest.len().min(MANY)];
-                let request = proto::Digests { payloads: convert::digests(wanted), ..Default::default() };
-                let answer: Result<proto::Payloads> =
-                    self.ask("/spfs.Exchange/ReadPayloads", "read payloads", &request);
+                let answer: Result<proto::Payloads> = self.connection.in_pieces(|most| {
+                    let request = proto::Digests { payloads: convert::digests(wanted), most, ..Default::default() };
+                    self.ask("/spfs.Exchange/ReadPayloads", "read payloads", &request)
+                });
                 match answer {
                     Ok(answer) => contents = answer.contents,
                     // One of them is not there: those before it are still wanted.
@@ -268,7 +323,10 @@ impl Repository for Client {
     }
 
     fn begin(&self) -> Result<Box<dyn Batch + '_>> {
-        Ok(Box::new(batch::ClientBatch::new(self)))
+        Ok(match self.connection.is_ours()? {
+            true => Box::new(session::SessionBatch::new(self)),
+            false => Box::new(batch::ClientBatch::new(self)),
+        })
     }
 
     fn in_namespace(&self, namespace: Option<&str>) -> Result<Box<dyn Repository>> {
@@ -373,9 +431,4 @@ fn prefix_bytes(text: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// What reading or writing a stream of ours says, as an error of the repository.
-fn lost(connection: &Connection, error: io::Error) -> Error {
-    connection.trouble(spfs_repo::NetTrouble::Lost, error)
 }

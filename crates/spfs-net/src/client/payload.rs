@@ -1,53 +1,76 @@
-//! Reading one payload, going on where a broken connection stopped.
+//! Reading one payload, or one large object, going on where a broken connection stopped.
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use spfs_repo::{Digest, Error, NetTrouble, PayloadReader, Result};
 
 use super::{as_payload, one};
 use crate::body::{AnyBody, full};
-use crate::connection::Connection;
+use crate::connection::{Connection, as_io};
 use crate::{convert, proto};
 
-/// How often a broken transfer is begun again without a single byte in between.
-const ATTEMPTS: u32 = 3;
+/// How often a broken transfer is begun again without a single byte in between, and the first pause before that.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the payload at `offset`.
 pub fn open(connection: &Arc<Connection>, digest: &Digest, offset: u64) -> Result<PayloadReader> {
-    let body = request(connection, digest, offset)?;
-    let (connection, digest) = (connection.clone(), *digest);
-    Ok(Box::new(Download { connection, digest, offset, body, piece: Bytes::new(), failures: 0, ended: false }))
+    Ok(Box::new(Download::open(connection, What::Payload(*digest), offset)?))
+}
+
+/// Reads an object in its form for the wire; only servers of ours know how.
+pub fn object(connection: &Arc<Connection>, digest: &Digest) -> Result<Vec<u8>> {
+    let most = connection.address.max_decode as u64;
+    let mut download = Download::open(connection, What::Object(*digest), 0)?.take(most);
+    let mut bytes = Vec::new();
+    download.read_to_end(&mut bytes).map_err(|error| connection.trouble(NetTrouble::Lost, error))?;
+    Ok(bytes)
+}
+
+/// What is read.
+#[derive(Clone, Copy)]
+enum What {
+    Payload(Digest),
+    Object(Digest),
+}
+
+fn is_lost(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { trouble: NetTrouble::Lost, .. })
+}
+
+fn pause(tries: u32) {
+    std::thread::sleep(PAUSE * 2u32.pow(tries));
 }
 
 /// A payload on its way.
 struct Download {
     connection: Arc<Connection>,
-    digest: Digest,
+    what: What,
     /// Where the next piece begins.
     offset: u64,
     body: Incoming,
     piece: Bytes,
-    failures: u32,
+    tries: u32,
     ended: bool,
 }
 
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
-            let frame = self.connection.block_on(self.body.frame()).map_err(io::Error::other)?;
-            match frame {
-                None => self.ended = true,
-                Some(Ok(frame)) => {
-                    self.piece = frame.into_data().unwrap_or_default();
-                    self.offset += self.piece.len() as u64;
-                    self.failures = 0;
+            let next = self.connection.block_on(self.connection.piece(&mut self.body)).and_then(|next| next);
+            match next {
+                Ok(None) => self.ended = true,
+                Ok(Some(piece)) => {
+                    self.offset += piece.len() as u64;
+                    self.piece = piece;
+                    self.tries = 0;
                 }
-                Some(Err(error)) => self.again(error)?,
+                Err(error) => self.again(error).map_err(as_io)?,
             }
         }
         let n = buffer.len().min(self.piece.len());
@@ -58,21 +81,43 @@ impl Read for Download {
 }
 
 impl Download {
+    fn open(connection: &Arc<Connection>, what: What, offset: u64) -> Result<Self> {
+        let mut tries = 0;
+        let (body, piece) = loop {
+            match request(connection, what, offset) {
+                Err(error) if is_lost(&error) && tries < TRIES => tries += 1,
+                opened => break opened?,
+            }
+            pause(tries);
+        };
+        let connection = connection.clone();
+        Ok(Download { connection, what, offset: offset + piece.len() as u64, body, piece, tries, ended: false })
+    }
+
     /// Asks for the rest.
-    fn again(&mut self, error: hyper::Error) -> io::Result<()> {
-        self.failures += 1;
-        if self.failures > ATTEMPTS {
-            return Err(io::Error::other(self.connection.trouble(NetTrouble::Lost, error)));
+    fn again(&mut self, mut error: Error) -> Result<()> {
+        while is_lost(&error) && self.tries < TRIES {
+            pause(self.tries);
+            self.tries += 1;
+            match request(&self.connection, self.what, self.offset) {
+                Ok((body, piece)) => {
+                    self.offset += piece.len() as u64;
+                    (self.body, self.piece) = (body, piece);
+                    return Ok(());
+                }
+                Err(again) => error = again,
+            }
         }
-        self.body = request(&self.connection, &self.digest, self.offset).map_err(io::Error::other)?;
-        Ok(())
+        Err(error)
     }
 }
 
-fn request(connection: &Connection, digest: &Digest, offset: u64) -> Result<Incoming> {
-    let build = |uri: String, host: Option<&str>| {
+/// Asks for the payload from `offset` on: at the server itself, if it is one of ours, else where it says. Gives what
+/// comes, and its first bytes if they have come already.
+fn request(connection: &Connection, what: What, offset: u64) -> Result<(Incoming, Bytes)> {
+    let build = || {
         let mut request: Request<AnyBody> = Request::new(full(Bytes::new()));
-        *request.uri_mut() = uri.parse().unwrap_or_default();
+        *request.method_mut() = Method::GET;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/octet-stream"));
         if let Ok(range) = HeaderValue::from_str(&format!("bytes={offset}-"))
@@ -80,46 +125,65 @@ fn request(connection: &Connection, digest: &Digest, offset: u64) -> Result<Inco
         {
             headers.insert(header::RANGE, range);
         }
-        if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
-            headers.insert(header::HOST, host);
-        }
         request
     };
+    let (digest, path) = match what {
+        What::Payload(digest) => (digest, format!("/{digest}")),
+        What::Object(digest) => (digest, format!("/object/{digest}")),
+    };
     let mut response = if connection.is_ours()? {
-        connection.request(|authority| build(format!("http://{authority}/{digest}"), None))?
+        connection.request(&|| {
+            let mut request = build();
+            *request.uri_mut() = connection.uri(&path);
+            request
+        })?
     } else {
         let answer: proto::Answer<proto::DownloadOption> =
-            connection.call("/spfs.PayloadService/OpenPayload", &one(digest))?;
+            connection.call("/spfs.PayloadService/OpenPayload", &one(&digest))?;
         if let Some(error) = answer.error {
-            return Err(as_payload(convert::read_error(error, &connection.address, "open a payload")));
+            return Err(as_payload(convert::read_error(error, &connection.address.text, "open a payload")));
         }
         let location = answer.ok.and_then(|option| option.locations.into_iter().next()).unwrap_or_default();
-        let rest = location.strip_prefix("http://").ok_or_else(|| Error::Unsupported {
-            what: format!("the payload location {location:?}"),
-            reason: "only http: is understood".to_owned(),
-        })?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        connection.request_once(authority, build(format!("/{path}"), Some(authority)))?
+        connection.block_on(connection.request_once(&location, build()))??
     };
-    check(connection, digest, &response)?;
+    check(connection, &digest, &response)?;
+    let mut first = Bytes::new();
     if response.status() == StatusCode::OK && offset > 0 {
-        skip(connection, response.body_mut(), offset)?;
+        first = connection.block_on(skip(connection, response.body_mut(), offset))??;
     }
-    Ok(response.into_body())
+    Ok((response.into_body(), first))
 }
 
 fn check(connection: &Connection, digest: &Digest, response: &Response<Incoming>) -> Result<()> {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let reason = match response.status() {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => match kind {
+            None | Some(b"application/octet-stream") => return Ok(()),
+            Some(other) => format!("it came as {}", String::from_utf8_lossy(other)),
+        },
         StatusCode::NOT_FOUND => return Err(Error::MissingPayload(*digest)),
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            let (address, reason) = (connection.address.text.clone(), format!("it answered {status}"));
+            return Err(Error::Denied { address, reason, unauthenticated: status == StatusCode::UNAUTHORIZED });
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            return Err(connection.trouble(NetTrouble::Lost, format!("it answered {}", response.status())));
+        }
         other => format!("it answered {other}"),
     };
-    let (address, action) = (connection.address.clone(), format!("send the payload {digest}"));
+    let (address, action) = (connection.address.text.clone(), format!("send the payload {digest}"));
     Err(Error::Remote { address, action, reason })
 }
 
-/// Reads over what is there already, where the other end knows no ranges.
-fn skip(connection: &Connection, _body: &mut Incoming, offset: u64) -> Result<()> {
-    let reason = format!("it cannot begin at byte {offset}");
-    Err(Error::Remote { address: connection.address.clone(), action: "go on with a payload".to_owned(), reason })
+/// Reads over what is there already, where the other end knows no ranges; gives the first bytes behind it.
+async fn skip(connection: &Connection, body: &mut Incoming, mut offset: u64) -> Result<Bytes> {
+    while let Some(mut piece) = connection.piece(body).await? {
+        let over = usize::try_from(offset).unwrap_or(usize::MAX).min(piece.len());
+        piece.advance(over);
+        offset -= over as u64;
+        if offset == 0 {
+            return Ok(piece);
+        }
+    }
+    Ok(Bytes::new())
 }

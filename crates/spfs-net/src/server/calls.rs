@@ -9,6 +9,7 @@ use spfs_repo::{
     Digest, DigestPrefix, Encoding, Error, PayloadReader, Repository, Result, TagListing, TagName, TagSpec, codec,
 };
 
+use super::batches::Batches;
 use super::exchange::read_only;
 use super::fields;
 use super::tokens::{Refused, Right, Who, tag_path};
@@ -36,6 +37,13 @@ pub struct Done {
     pub reply: Called,
     /// The tag that it was about, if it was to change one.
     pub subject: Option<String>,
+}
+
+impl Done {
+    /// A call that failed before it began.
+    pub fn failed(failed: Failed) -> Self {
+        Done { reply: Err(failed), subject: None }
+    }
 }
 
 /// How much one answer of our own methods holds: a little more than this.
@@ -73,7 +81,10 @@ pub const METHODS: &[&str] = &[
     "/spfs.Exchange/Missing",
     "/spfs.Exchange/ReadObjects",
     "/spfs.Exchange/ReadPayloads",
+    "/spfs.Exchange/PutBegin",
     "/spfs.Exchange/PutPack",
+    "/spfs.Exchange/PutFinish",
+    "/spfs.Exchange/PutDrop",
 ];
 
 /// What a call takes of the server's memory.
@@ -95,10 +106,17 @@ pub fn memory(path: &str) -> Memory {
     }
 }
 
+/// How much an answer holds where the client wants less.
+fn most(wanted: u32) -> usize {
+    if wanted == 0 { ANSWER } else { ANSWER.min(wanted as usize) }
+}
+
 /// What a method needs beyond its request.
 pub struct Call<'a> {
     /// The repository that is served.
     pub repository: &'a dyn Repository,
+    /// What clients have open.
+    pub batches: &'a Batches,
     /// Where payloads are posted to and got from, with a `/` at its end.
     pub payloads: &'a str,
     /// Whether nothing may be changed.
@@ -258,7 +276,11 @@ impl Call<'_> {
             "/spfs.Exchange/Missing" => self.answer(body, |r: proto::Digests| {
                 let objects = repository.missing(&convert::read_digests(&r.objects)?)?;
                 let payloads = repository.missing_payloads(&convert::read_digests(&r.payloads)?)?;
-                Ok(proto::Digests { objects: convert::digests(&objects), payloads: convert::digests(&payloads) })
+                Ok(proto::Digests {
+                    objects: convert::digests(&objects),
+                    payloads: convert::digests(&payloads),
+                    most: 0,
+                })
             }),
             "/spfs.Exchange/ReadObjects" => {
                 let request: proto::Digests = read(body)?;
@@ -266,14 +288,13 @@ impl Call<'_> {
                 match digests.as_ref().ok().and_then(|digests| self.large(digests.first()?)) {
                     // Objects { buffers } in Answer { ok }, with one of them.
                     Some((len, content)) => Ok(Reply::File(nested(&[2, 1], len), content)),
-                    None => answered(digests.and_then(|digests| self.read_objects(&digests))),
+                    None => answered(digests.and_then(|digests| self.read_objects(&digests, most(request.most)))),
                 }
             }
-            "/spfs.Exchange/ReadPayloads" => self.answer(body, |r: proto::Digests| self.read_payloads(&r.payloads)),
-            "/spfs.Exchange/PutPack" => {
-                let pack = fields::single(body).map_err(invalid)?;
-                answered(self.put(pack))
+            "/spfs.Exchange/ReadPayloads" => {
+                self.answer(body, |r: proto::Digests| self.read_payloads(&r.payloads, most(r.most)))
             }
+            _ if path.starts_with("/spfs.Exchange/Put") => self.put(path, body),
             _ => Err(no_method(path)),
         }
     }
@@ -284,7 +305,8 @@ impl Call<'_> {
             "HasObject" | "HasPayload" | "Missing" => self.who.look(),
             "ReadObject" | "ReadObjects" | "ReadPayloads" | "OpenPayload" => self.who.anywhere(Right::Read),
             "FindDigests" | "IterDigests" => self.who.everywhere(Right::Read),
-            "WriteObject" | "WritePayload" | "PutPack" => self.who.anywhere(Right::Write),
+            "WriteObject" | "WritePayload" => self.who.anywhere(Right::Write),
+            method if method.starts_with("Put") => self.who.anywhere(Right::Write),
             method if method.starts_with("Remove") => self.who.everywhere(Right::Delete),
             _ => Ok(()),
         }
@@ -305,7 +327,7 @@ impl Call<'_> {
         (format.encoding == Encoding::FlatBuffers).then(|| (len, Box::new(file.take(len)) as PayloadReader))
     }
 
-    fn read_objects(&self, digests: &[Digest]) -> Result<proto::Objects> {
+    fn read_objects(&self, digests: &[Digest], limit: usize) -> Result<proto::Objects> {
         let mut answer = proto::Objects::default();
         let mut size = 0;
         for digest in digests {
@@ -314,39 +336,47 @@ impl Call<'_> {
             }
             let buffer = codec::encode_wire(&self.repository.read_object(digest)?)?;
             size += buffer.len();
-            answer.buffers.push(buffer.into());
-            if size > ANSWER {
+            if size > limit && !answer.buffers.is_empty() {
                 break;
             }
+            answer.buffers.push(buffer.into());
         }
         Ok(answer)
     }
 
-    /// Stores a pack, field by field: what it claims to hold is never all in memory at once.
-    fn put(&self, mut pack: Bytes) -> Result<proto::Ok> {
-        let batch = self.repository.begin()?;
-        while let Some((field, content)) = fields::next(&mut pack).map_err(|reason| Error::corrupt("pack", reason))? {
-            match field {
-                1 => drop(batch.add_payload(&mut &content[..], None)?),
-                2 => drop(batch.add_object(&codec::decode_wire(&content)?)?),
-                _ => {}
+    /// The methods about open batches.
+    fn put(&self, path: &str, body: Bytes) -> Called {
+        match path {
+            "/spfs.Exchange/PutBegin" => {
+                Ok(told(self.batches.begin().map(|id| proto::BatchId { id: Bytes::copy_from_slice(&id) })))
             }
+            "/spfs.Exchange/PutPack" => {
+                let pack = fields::single(body).map_err(invalid)?;
+                Ok(told(self.batches.put(pack).map(|()| proto::Ok {})))
+            }
+            "/spfs.Exchange/PutFinish" => {
+                let id = read::<proto::BatchId>(body)?.id;
+                Ok(told(self.batches.get(&id).and_then(|batch| batch.finish()).map(|()| proto::Ok {})))
+            }
+            "/spfs.Exchange/PutDrop" => {
+                self.batches.abandon(&read::<proto::BatchId>(body)?.id);
+                Ok(told(Ok(proto::Ok {})))
+            }
+            _ => Err(no_method(path)),
         }
-        batch.finish()?;
-        Ok(proto::Ok {})
     }
 
-    fn read_payloads(&self, digests: &[u8]) -> Result<proto::Payloads> {
+    fn read_payloads(&self, digests: &[u8], limit: usize) -> Result<proto::Payloads> {
         use std::io::Read as _;
         let mut answer = proto::Payloads::default();
         let mut size = 0;
         for digest in convert::read_digests(digests)? {
             let mut content = Vec::new();
-            let most = (ANSWER - size) as u64 + 1;
+            let most = (limit - size) as u64 + 1;
             let mut reader = self.repository.open_payload(&digest)?.take(most);
             reader.read_to_end(&mut content).map_err(Error::io("read", format!("payload {digest}")))?;
             size += content.len();
-            if size > ANSWER {
+            if size > limit {
                 break;
             }
             answer.contents.push(content.into());
@@ -458,6 +488,14 @@ impl Call<'_> {
             Failed(number, convert::with_causes(&error))
         })
     }
+}
+
+/// An answer whose error is ready for the wire.
+fn told<T: Message + Default + std::fmt::Debug>(result: std::result::Result<T, proto::Error>) -> Reply {
+    Reply::Message(grpc::frame(&match result {
+        Ok(ok) => proto::Answer { error: None, ok: Some(ok) },
+        Err(error) => proto::Answer { error: Some(error), ok: None },
+    }))
 }
 
 fn read<R: Message + Default>(mut body: Bytes) -> std::result::Result<R, Failed> {

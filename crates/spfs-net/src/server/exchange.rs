@@ -17,9 +17,9 @@ use super::link::{Link, Progress};
 use super::metrics::Now;
 use super::reply::{self, Told, failed, plain};
 use super::tokens::{Refused, Right, Who};
-use super::{EXCHANGE, Live, Role, State, payloads};
+use super::{EXCHANGE, Live, Role, State, payloads, uploads};
 use crate::body::AnyBody;
-use crate::grpc::status;
+use crate::grpc::{self, status};
 
 /// Answers one request.
 pub async fn answer(
@@ -144,6 +144,7 @@ impl Asked {
         }
         match record.method {
             METRICS => plain(StatusCode::OK, &self.metrics()),
+            UPLOAD if uploads::is_segment(&request) => payloads::segment(self, request).await,
             UPLOAD => payloads::upload(self, request).await,
             DOWNLOAD => payloads::download(self, &request).await,
             _ => plain(StatusCode::METHOD_NOT_ALLOWED, "POST stores a payload, GET sends one\n"),
@@ -159,28 +160,43 @@ impl Asked {
     async fn call(self, request: Request<Incoming>, record: &mut Record) -> Response<AnyBody> {
         let path = request.uri().path().to_owned();
         let payloads = self.payloads_root(&request);
+        let agreed = |name: &str| request.headers().get(name).is_some_and(|value| value == grpc::ZSTD);
+        let (packed, zstd) = (agreed("grpc-encoding"), agreed("grpc-accept-encoding"));
         let (body, memory) = match self.receive(request.into_body(), calls::memory(&path)).await {
             Ok(received) => received,
             Err(Failed(number, reason)) => return failed(number, &reason),
         };
         let options = &self.live.options;
-        let (read_only, append_only) = (options.read_only, options.append_only);
+        let (read_only, append_only, largest) = (options.read_only, options.append_only, options.limits.message);
         let work = tokio::task::spawn_blocking(move || {
+            let body = match if packed { grpc::unpacked(body, largest) } else { Ok(body) } {
+                Ok(body) => body,
+                Err(reason) => return calls::Done::failed(Failed(status::INVALID_ARGUMENT, reason)),
+            };
             let repository = &*self.state.repository;
             let call = Call {
                 repository,
+                batches: &self.state.batches,
                 payloads: &payloads,
                 read_only,
                 append_only,
                 who: &self.who,
                 subject: Default::default(),
             };
-            call.run(&path, body)
+            let mut done = call.run(&path, body);
+            if let (true, Ok(calls::Reply::Message(frame))) = (zstd, &mut done.reply) {
+                *frame = grpc::compressed(std::mem::take(frame));
+            }
+            done
         });
         match work.await {
             Ok(calls::Done { reply: Ok(reply), subject }) => {
                 record.subject = subject;
-                reply::done(reply, memory)
+                let mut response = reply::done(reply, memory);
+                if zstd {
+                    response.headers_mut().insert("grpc-encoding", HeaderValue::from_static(grpc::ZSTD));
+                }
+                response
             }
             Ok(calls::Done { reply: Err(Failed(number, message)), subject }) => {
                 record.subject = subject;

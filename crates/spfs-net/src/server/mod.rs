@@ -6,6 +6,7 @@
 //! channel (`payloads.rs`), `/healthz` and `/metrics` included. Repository work is done on blocking threads.
 
 mod accept;
+mod batches;
 mod calls;
 mod exchange;
 mod fields;
@@ -17,6 +18,7 @@ mod reply;
 mod settings;
 mod tls;
 mod tokens;
+pub(crate) mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use batches::Batches;
 pub use limits::Limits;
 use limits::{Places, UNIT};
 use metrics::Metrics;
@@ -116,6 +119,7 @@ impl Live {
 /// What every request is served from.
 struct State {
     repository: Arc<dyn Repository>,
+    batches: Arc<Batches>,
     live: RwLock<Arc<Live>>,
     exposed: Option<SocketAddr>,
     /// Where payloads are to be had, if they have an address of their own.
@@ -134,6 +138,7 @@ impl State {
     fn new(repository: Arc<dyn Repository>, live: Live, at: (Option<SocketAddr>, Option<SocketAddr>)) -> Self {
         let limits = &live.options.limits;
         State {
+            batches: Arc::new(Batches::new(repository.clone())),
             repository,
             exposed: at.0,
             payloads_at: at.1,
@@ -243,9 +248,11 @@ impl Server {
     /// and before a second signal.
     pub fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Server { runtime, listeners, state, reload } = self;
+        let batches = state.batches.clone();
         let done = runtime.block_on(serve(listeners, Arc::new(state), reload, stop));
         // A blocking thread that waits for a client that has gone is not waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
+        batches.close();
         done
     }
 }
@@ -253,6 +260,7 @@ impl Server {
 /// Serves one connection, which is standard input and output, until its end: for `ssh`.
 pub fn serve_stdio(repository: Arc<dyn Repository>, options: Options) -> Result<()> {
     let state = Arc::new(State::new(repository, Live::load(options, None)?, (None, None)));
+    let batches = state.batches.clone();
     let runtime = runtime()?;
     let done = runtime.block_on(async move {
         let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
@@ -260,6 +268,7 @@ pub fn serve_stdio(repository: Arc<dyn Repository>, options: Options) -> Result<
     });
     // The thread that reads standard input may wait for ever.
     runtime.shutdown_background();
+    batches.close();
     done.map_err(Error::io("serve", "standard input and output"))
 }
 

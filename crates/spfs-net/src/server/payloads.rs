@@ -12,12 +12,13 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
-use spfs_repo::{Digest, Error, PayloadReader};
+use spfs_repo::{Digest, Error, PayloadReader, Repository, Result, codec};
 use tokio::sync::mpsc;
 
 use super::exchange::Asked;
 use super::limits::Pace;
 use super::reply::plain;
+use super::uploads;
 use crate::body::{self, AnyBody, PIECES, Pieces, full};
 use crate::{convert, proto};
 
@@ -137,15 +138,64 @@ pub async fn drain(body: &mut Incoming) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), read).await;
 }
 
+/// Takes a segment of what goes into an open batch.
+pub async fn segment(asked: Asked, request: Request<Incoming>) -> Response<AnyBody> {
+    let limits = &asked.live.options.limits;
+    let (most, largest) = (limits.payload.unwrap_or(u64::MAX), limits.message as u64);
+    let mut source = Paced { asked: &asked, pace: Pace::new(limits.stall) };
+    uploads::answer(&asked.state.batches, request, &mut source, most, largest).await
+}
+
+/// The pieces of a body that does not come too slowly.
+struct Paced<'a> {
+    asked: &'a Asked,
+    pace: Pace,
+}
+
+impl uploads::Source for Paced<'_> {
+    async fn next(&mut self, body: &mut Incoming) -> Option<io::Result<Bytes>> {
+        loop {
+            let frame = match self.pace.next(body.frame()).await {
+                Some(frame) => frame?,
+                None => return Some(Err(io::ErrorKind::TimedOut.into())),
+            };
+            let piece = match frame {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
+                Err(error) => return Some(Err(io::Error::other(error))),
+            };
+            self.asked.progress.received(piece.len() as u64);
+            if !self.pace.enough(piece.len()) {
+                return Some(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if !piece.is_empty() {
+                return Some(Ok(piece));
+            }
+        }
+    }
+}
+
+/// A payload, or an object in its form for the wire, from `offset` on.
+fn open(repository: &dyn Repository, digest: &Digest, offset: u64, is_object: bool) -> Result<PayloadReader> {
+    if !is_object {
+        return repository.open_payload_at(digest, offset);
+    }
+    let mut bytes = io::Cursor::new(codec::encode_wire(&repository.read_object(digest)?)?);
+    bytes.set_position(offset);
+    Ok(Box::new(bytes))
+}
+
 /// Sends what the request names.
 pub async fn download(asked: Asked, request: &Request<Incoming>) -> Response<AnyBody> {
-    let digest: Digest = match request.uri().path().trim_start_matches('/').parse() {
+    let path = request.uri().path().trim_start_matches('/');
+    let object = path.strip_prefix("object/");
+    let digest: Digest = match object.unwrap_or(path).parse() {
         Ok(digest) => digest,
         Err(error) => return failed(&error),
     };
+    let is_object = object.is_some();
     let (offset, compressed) = (range(request), wants_bzip2(request));
     let state: Arc<_> = asked.state;
-    let opened = tokio::task::spawn_blocking(move || state.repository.open_payload_at(&digest, offset.unwrap_or(0)));
+    let opened = tokio::task::spawn_blocking(move || open(&*state.repository, &digest, offset.unwrap_or(0), is_object));
     let reader = match opened.await {
         Ok(Ok(reader)) => reader,
         Ok(Err(error)) => return failed(&error),

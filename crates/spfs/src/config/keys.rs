@@ -111,6 +111,8 @@ pub const KEYS: &[Key] = &[
 /// The keys below `remote.<name>.`, sorted; they depend on its scheme.
 pub const REMOTE_KEYS: &[Key] = &[
     key("address", Holds::Text, "", "where the remote is, as a URL; instead of scheme and the rest"),
+    key("ca", Holds::Path, "", "grpcs: certificates to trust instead of those of this system"),
+    key("compress", Holds::Bool, "", "grpc, ssh: make what is sent smaller; by default unless it is this machine"),
     key("create", Holds::Bool, "", "fs: make the repository if it is not there"),
     key("include_secondary_tags", Holds::Bool, "", "proxy, fallback: show the tags of the secondaries too"),
     key("lazy", Holds::Bool, "", "fs, grpc: connect when first used"),
@@ -118,10 +120,12 @@ pub const REMOTE_KEYS: &[Key] = &[
     key("max_encode_message_size_bytes", Holds::Count(1), "", "grpc: largest message that is sent"),
     key("path", Holds::Path, "", "fs, tar: where the repository is"),
     key("primary", Holds::Text, "", "proxy, fallback: the name or address of the first repository"),
+    key("program", Holds::Text, "", "ssh: the spfs on the other side, if it is not on the PATH there"),
     key("scheme", Holds::Choice(&["fs", "tar", "grpc", "proxy", "fallback"]), "", "the kind of the remote"),
     key("secondary", Holds::List, "", "proxy, fallback: names or addresses of the others"),
     key("tag_namespace", Holds::Text, "", "the tag namespace of the remote"),
     key("timeout_ms", Holds::Count(1), "", "grpc: how long an answer may take"),
+    key("token_file", Holds::Path, "", "grpc, grpcs: the file that holds the token for the server"),
     key("when", Holds::Text, "", "show the remote as it was at that time: ~2weeks, @2020-06-15"),
 ];
 
@@ -144,6 +148,7 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "SPFS_RENDER_MAX_CONCURRENT_*",
     "SPFS_RUNTIME",
     "SPFS_SHELL_MESSAGE",
+    "SPFS_SSH_COMMAND",
     "SPFS_SUPPRESS_OVERLAYFS_PARAMS_WARNING",
     "SPFS_SYNC_MAX_CONCURRENT_*",
     "SPFS_TEST_*",

@@ -42,8 +42,8 @@ pub(super) enum Kind {
 type Parameters = Vec<(String, String)>;
 
 /// The schemes of servers.
-const SERVERS: &[&str] = &["grpc", "http2", "ssh"];
-const SCHEMES: &[&str] = &["file", "tar", "grpc", "http2", "ssh", "proxy", "fallback"];
+const SERVERS: &[&str] = &["grpc", "grpcs", "http2", "ssh"];
+const SCHEMES: &[&str] = &["file", "tar", "grpc", "grpcs", "http2", "ssh", "proxy", "fallback"];
 
 /// Splits `scheme:rest`, if the text begins with a scheme.
 pub(super) fn scheme(text: &str) -> Option<(&str, &str)> {

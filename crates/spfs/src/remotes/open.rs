@@ -72,7 +72,7 @@ impl<'a> Opener<'a> {
                 let namespace = namespace.map(str::to_owned);
                 leaf(name, away, move || Ok(Arc::new(Archive::create(&path)?.with_namespace(namespace.as_deref())?)))?
             }
-            Kind::Server { address } => server(&address, namespace)?,
+            Kind::Server { address } => server(self.spfs, &address, namespace)?,
             Kind::Chain { primary, secondaries, secondary_tags, repair } => {
                 let chain = self.chain(&primary, &secondaries, repair, away)?.with_secondary_tags(secondary_tags);
                 match namespace {
@@ -140,7 +140,8 @@ fn named(scheme: &str, path: &Path, namespace: Option<&str>) -> String {
 }
 
 /// A repository behind a server. Nothing is connected before the first question.
-fn server(address: &str, namespace: Option<&str>) -> Result<Arc<dyn Repository>> {
-    let options = Options { namespace: namespace.map(str::to_owned), ..Options::default() };
+fn server(spfs: &Spfs, address: &str, namespace: Option<&str>) -> Result<Arc<dyn Repository>> {
+    let ssh_command = spfs.env.var("SPFS_SSH_COMMAND").map(|command| command.to_string_lossy().into_owned());
+    let options = Options { namespace: namespace.map(str::to_owned), ssh_command };
     Ok(Arc::new(Client::new(address, options)?))
 }

@@ -41,7 +41,7 @@ mod sound;
 
 pub use caller::{Caller, is_root};
 pub use command::{Cmd, Output};
-pub use home::Home;
+pub use home::{Home, binary};
 pub use host::Host;
 pub use pty::Pty;
 pub use running::Running;
