@@ -129,16 +129,6 @@ pub fn only<M: Message + Default>(body: &mut Bytes) -> Result<M, String> {
     frames.only()
 }
 
-/// The bytes of the only message in `body`, which is complete and not compressed.
-pub fn single(mut body: Bytes) -> Result<Bytes, String> {
-    if body.len() < PREFIX || body[0] != 0 {
-        return Err("there is no message, or it is compressed".to_owned());
-    }
-    let len = (&body[1..PREFIX]).get_u32() as usize;
-    body.advance(PREFIX);
-    if len == body.len() { Ok(body) } else { Err("the message has another length".to_owned()) }
-}
-
 /// The frame `body`, which is complete, with its only message unpacked.
 pub fn unpacked(body: Bytes, limit: usize) -> Result<Bytes, String> {
     if body.first() != Some(&1) || body.len() < PREFIX {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 
 pub use fetching::{Claims, Part};
 pub use layout::FORMAT_VERSION;
