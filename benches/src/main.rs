@@ -99,7 +99,7 @@ fn options(words: &[String]) -> Result<Options> {
 
 type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 13] = [
     ("start", start::rows),
     ("scale", start::scale),
     ("first", first::rows),
@@ -109,7 +109,10 @@ const SECTIONS: [Section; 10] = [
     ("programs", programs::rows),
     ("memory", memory::rows),
     ("thousand", thousand::rows),
-    ("share", share::rows),
+    ("share-directory", share::directory),
+    ("share-server", share::served),
+    ("share-large", share::large),
+    ("share-again", share::again),
 ];
 
 fn run(options: &Options) -> Result<()> {

@@ -12,28 +12,15 @@ use crate::measure::{Contender, interleaved, median, ms, ratio, time};
 use crate::report::Row;
 use crate::tree::Tree;
 
-/// Rounds of what writes a whole tree.
+/// Rounds of what writes a whole tree, at most.
 const ROUNDS: usize = 3;
 /// The large file of the quick size, and of the full one.
 const LARGE: (u64, u64) = (1 << 30, 10 << 30);
 
-/// All of it.
-pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let trees = bench.trees()?;
-    let small = trees.iter().filter(|tree| (40_000..100_000).contains(&tree.files)).min_by_key(|tree| tree.mean());
-    let small = small.ok_or("no tree of many small files")?;
-    rows.extend(directory(bench, small)?);
-    bench.clean_up();
-    rows.extend(served(bench, small)?);
-    bench.clean_up();
-    for tree in &trees {
-        rows.extend(unchanged_and_memory(bench, tree)?);
-        bench.clean_up();
-    }
-    rows.extend(large(bench)?);
-    bench.clean_up();
-    Ok(rows)
+/// The tree of many small files.
+fn small(bench: &Bench) -> Result<Tree> {
+    let many = bench.trees()?.into_iter().filter(|tree| (40_000..100_000).contains(&tree.files));
+    many.min_by_key(Tree::mean).ok_or("no tree of many small files".into())
 }
 
 /// A home with a commit of `tree`, tagged `tree`, and nothing else; its repository.
@@ -50,13 +37,14 @@ fn alone(bench: &Bench, home: &str, line: &str) -> Result<Duration> {
 }
 
 /// Push and pull through `file:`.
-fn directory(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
+pub fn directory(bench: &Bench) -> Result<Vec<Row>> {
+    let tree = &small(bench)?;
     let repository = committed(bench, tree)?.display().to_string();
     let places = bench.home("places");
     let place = |name: &str, round: usize| places.join(format!("{name}-{round}"));
     let script = "mkdir \"$2\" && cp -a \"$1/objects\" \"$1/payloads\" \"$1/tags\" \"$2\" && sync -f \"$2\"";
     let times = interleaved(
-        ROUNDS,
+        bench.rounds.min(ROUNDS),
         vec![
             Contender::timed("spfs push", |round| {
                 alone(bench, "share", &format!("push --to file:{}?create=true tree", place("push", round).display()))
@@ -113,7 +101,8 @@ fn server(bench: &Bench, home: &str) -> Result<Served> {
 }
 
 /// Push and pull through `spfs server`, against rsync through its daemon.
-fn served(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
+pub fn served(bench: &Bench) -> Result<Vec<Row>> {
+    let tree = &small(bench)?;
     if !has(bench, "rsync") {
         return Ok(vec![not_run(bench, "push and pull through spfs server, to rsync", "rsync")]);
     }
@@ -121,7 +110,7 @@ fn served(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
     let places = bench.home("places");
     let daemon = Daemon::rsync(bench, &places, &tree.path)?;
     let times = interleaved(
-        ROUNDS,
+        bench.rounds.min(ROUNDS),
         vec![
             Contender::timed("spfs push", |round| {
                 let server = server(bench, &format!("served-{round}"))?;
@@ -236,6 +225,17 @@ fn not_run(bench: &Bench, work: &str, program: &str) -> Row {
     Row::new(bench.who(), format!("{work}: **not run**"), 0.0, "", None, format!("{program} is not installed"))
 }
 
+/// Pushing what is there already, and peak memory: of a tree of few files, one of many, and with `--full` of all.
+pub fn again(bench: &Bench) -> Result<Vec<Row>> {
+    let small = small(bench)?.name;
+    let mut rows = Vec::new();
+    for tree in bench.trees()?.iter().filter(|tree| bench.full || tree.files < 1000 || tree.name == small) {
+        rows.extend(unchanged_and_memory(bench, tree)?);
+        bench.clean_up();
+    }
+    Ok(rows)
+}
+
 /// Pushing what is there already, and the peak memory of a client, and of a server, that move all of `tree`.
 fn unchanged_and_memory(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
     committed(bench, tree)?;
@@ -287,7 +287,7 @@ fn high_water(pid: u32) -> Option<u64> {
 }
 
 /// One large file through the server, against curl of it from nginx.
-fn large(bench: &Bench) -> Result<Vec<Row>> {
+pub fn large(bench: &Bench) -> Result<Vec<Row>> {
     let bytes = if bench.full { LARGE.1 } else { LARGE.0 };
     let work = format!("pull of one file of {} GiB through spfs server, to curl from nginx", bytes >> 30);
     for program in ["curl", "nginx"] {
@@ -308,7 +308,7 @@ fn large(bench: &Bench) -> Result<Vec<Row>> {
     let nginx = nginx(bench, &places, &tree)?;
     let server = server(bench, "share")?;
     let times = interleaved(
-        if bench.full { 1 } else { ROUNDS },
+        if bench.full { 1 } else { bench.rounds.min(ROUNDS) },
         vec![
             Contender::timed("spfs pull", |round| {
                 let home = format!("pulled-{round}");
