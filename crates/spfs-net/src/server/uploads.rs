@@ -222,7 +222,7 @@ impl Upload {
     async fn end(&self) -> Response<AnyBody> {
         let mut done = self.done.clone();
         match done.wait_for(Option::is_some).await {
-            Ok(stored) => told(stored.clone().unwrap_or_else(|| Err(proto::Error { kind: None }))),
+            Ok(stored) => told(stored.clone().unwrap_or(Err(proto::Error { kind: None }))),
             Err(_) => told(Err(proto::Error { kind: Some(proto::ErrorKind::Other(convert::GONE.to_owned())) })),
         }
     }
