@@ -314,17 +314,8 @@ impl Call<'_> {
 
     /// A large object as it is stored, if that is how it travels: its bytes, and how many.
     fn large(&self, digest: &Digest) -> Option<(u64, PayloadReader)> {
-        use std::io::{Read as _, Seek as _};
-        let path = self.repository.as_directory()?.object_path(digest);
-        let mut file = std::fs::File::open(path).ok()?;
-        let len = file.metadata().ok()?.len();
-        let mut header = [0; codec::HEADER_LEN];
-        if len <= LARGE || file.read_exact(&mut header).is_err() {
-            return None;
-        }
-        let (_, format, _) = codec::decode_header(&header).ok()?;
-        file.rewind().ok()?;
-        (format.encoding == Encoding::FlatBuffers).then(|| (len, Box::new(file.take(len)) as PayloadReader))
+        let (len, file) = stored(self.repository, digest)?;
+        (len > LARGE).then(|| (len, Box::new(std::io::Read::take(file, len)) as PayloadReader))
     }
 
     fn read_objects(&self, digests: &[Digest], limit: usize) -> Result<proto::Objects> {
@@ -488,6 +479,17 @@ impl Call<'_> {
             Failed(number, convert::with_causes(&error))
         })
     }
+}
+
+/// The file of an object that travels as it is stored, and its size.
+pub fn stored(repository: &dyn Repository, digest: &Digest) -> Option<(u64, std::fs::File)> {
+    use std::io::{Read as _, Seek as _};
+    let mut file = std::fs::File::open(repository.as_directory()?.object_path(digest)).ok()?;
+    let mut header = [0; codec::HEADER_LEN];
+    file.read_exact(&mut header).ok()?;
+    let (_, format, _) = codec::decode_header(&header).ok()?;
+    file.rewind().ok()?;
+    (format.encoding == Encoding::FlatBuffers).then_some((file.metadata().ok()?.len(), file))
 }
 
 /// An answer whose error is ready for the wire.

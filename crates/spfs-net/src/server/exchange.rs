@@ -162,14 +162,18 @@ impl Asked {
         let payloads = self.payloads_root(&request);
         let agreed = |name: &str| request.headers().get(name).is_some_and(|value| value == grpc::ZSTD);
         let (packed, zstd) = (agreed("grpc-encoding"), agreed("grpc-accept-encoding"));
-        let (body, memory) = match self.receive(request.into_body(), calls::memory(&path)).await {
+        let mut weight = calls::memory(&path);
+        if packed {
+            weight.answer += UNPACKED;
+        }
+        let (body, memory) = match self.receive(request.into_body(), weight).await {
             Ok(received) => received,
             Err(Failed(number, reason)) => return failed(number, &reason),
         };
         let options = &self.live.options;
         let (read_only, append_only, largest) = (options.read_only, options.append_only, options.limits.message);
         let work = tokio::task::spawn_blocking(move || {
-            let body = match if packed { grpc::unpacked(body, largest) } else { Ok(body) } {
+            let body = match if packed { grpc::unpacked(body, largest.min(UNPACKED)) } else { Ok(body) } {
                 Ok(body) => body,
                 Err(reason) => return calls::Done::failed(Failed(status::INVALID_ARGUMENT, reason)),
             };
@@ -278,6 +282,9 @@ impl Asked {
 pub fn read_only() -> Refused {
     Refused { unauthenticated: false, reason: "this server is read-only".to_owned() }
 }
+
+/// What a compressed message may become, in bytes; packs are smaller, and what is larger comes as an upload.
+const UNPACKED: usize = 8 << 20;
 
 const HEALTH: &str = "GET /healthz";
 const METRICS: &str = "GET /metrics";

@@ -3,7 +3,7 @@
 //! Bodies may be bzip2, as the existing client sends and asks for them. GET knows `Range: bytes=N-`, so that a
 //! transfer goes on where it broke off.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use prost::Message;
 use spfs_repo::{Digest, Error, PayloadReader, Repository, Result, codec};
 use tokio::sync::mpsc;
 
+use super::calls;
 use super::exchange::Asked;
 use super::limits::Pace;
 use super::reply::plain;
@@ -178,6 +179,11 @@ impl uploads::Source for Paced<'_> {
 fn open(repository: &dyn Repository, digest: &Digest, offset: u64, is_object: bool) -> Result<PayloadReader> {
     if !is_object {
         return repository.open_payload_at(digest, offset);
+    }
+    if let Some((_, mut file)) = calls::stored(repository, digest) {
+        let seek = file.seek(io::SeekFrom::Start(offset));
+        seek.map_err(Error::io("read", format!("object {digest}")))?;
+        return Ok(Box::new(file));
     }
     let mut bytes = io::Cursor::new(codec::encode_wire(&repository.read_object(digest)?)?);
     bytes.set_position(offset);
