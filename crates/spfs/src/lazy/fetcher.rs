@@ -59,6 +59,10 @@ impl Fetcher {
 
     fn move_from(&self, remote: &dyn Repository, wanted: &Wanted) -> Result<()> {
         let (local, options) = (&self.spfs.local, Options::default());
+        // One question without patience: the engine has more of it with a remote that is away than whoever opens a file.
+        if !remote.missing_payloads(&[wanted.digest])?.is_empty() {
+            return Err(RepoError::MissingPayload(wanted.digest).into());
+        }
         let plan = sync::plan_blobs(local, &[(wanted.digest, wanted.size)])?;
         sync::apply(remote, local, &plan, &options, self)
     }
