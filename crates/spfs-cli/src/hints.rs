@@ -47,6 +47,7 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
         Error::Repo(error) => of_repository(error),
         Error::Mount(error) => of_mount(error),
         Error::Within { source, .. } => of_verb(source),
+        Error::Records(_) => one(RECORDS),
         Error::NoRuntime => one("this works inside an environment: `spfs shell -` enters an empty one"),
         Error::UnknownRuntime { similar, .. } => with_similar(similar, "`spfs runtime list` lists the runtimes"),
         Error::NothingToCommit { .. } => one(NOTHING_TO_COMMIT),
@@ -75,7 +76,12 @@ const DENIED: &str = "`spfs config --origin` shows where things are kept; SPFS_S
 const FULL: &str = "`spfs clean` empties caches; SPFS_STORAGE_ROOT=DIR keeps things elsewhere, and \
                     SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory";
 
+/// Where the records of live runtimes cannot be kept.
+pub const RECORDS: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700";
 const DOCTOR: &str = "`spfs doctor` tries everything that environments need here";
+/// Where overlayfs is missing.
+pub const NO_OVERLAY: &str = "as root: modprobe overlay; ordinary users may mount it since Linux 5.11. Without it, \
+                              environments can be entered read-only: not with --edit, and not the empty one";
 /// Where `/dev/fuse` is there but not for us.
 pub const FUSE_DENIED: &str =
     "as root: chmod 666 /dev/fuse (or install the package fuse3, which does it at every start)";
@@ -92,6 +98,7 @@ fn of_monitor(kind: FailureKind) -> Vec<String> {
         FailureKind::Busy => one(BUSY),
         FailureKind::OutOfSpace => one(FULL),
         FailureKind::Denied => one(DENIED),
+        FailureKind::NoOverlay => one(NO_OVERLAY),
         FailureKind::NotInside => {
             one("SPFS_RUNTIME names a runtime that this process is not in; `spfs join` enters it")
         }
@@ -163,6 +170,7 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
         }
         Error::NoBackend { source, .. } => of_mount(source),
         Error::Repository(error) => of_repository(error),
+        Error::NoOverlay { .. } => vec![NO_OVERLAY.to_owned(), DOCTOR.to_owned()],
         Error::KernelTooOld { .. } => {
             one("`spfs doctor` shows what this kernel can do, and docs/install.md what is needed")
         }
@@ -197,10 +205,10 @@ fn user_namespaces(read: impl Fn(&str) -> Option<String>, exists: impl Fn(&str) 
                 or give spfs the profile in docs/install.md"
             .to_owned();
     }
-    if exists("/.dockerenv") || exists("/run/.containerenv") {
-        return "in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-                --device /dev/fuse"
-            .to_owned();
+    // The line says how many filters this process is under: 0 none, 2 at least one.
+    let filtered = read("/proc/self/status").is_some_and(|text| text.contains("\nSeccomp:\t2"));
+    if filtered || exists("/.dockerenv") || exists("/run/.containerenv") {
+        return CONTAINER.to_owned();
     }
     "docs/install.md lists what forbids them: a sysctl, AppArmor, SELinux, a container's seccomp filter; \
      root needs none"
@@ -240,6 +248,8 @@ mod tests {
                 "apparmor_restrict_unprivileged_userns=0",
             ),
             ("/.dockerenv", "", "seccomp=unconfined"),
+            ("/proc/self/status", "Name:\tspfs\nSeccomp:\t2\nSeccomp_filters:\t1\n", "seccomp=unconfined"),
+            ("/proc/self/status", "Name:\tspfs\nSeccomp:\t0\n", "docs/install.md"),
             ("/nothing", "", "docs/install.md"),
         ];
         for (file, content, hint) in table {

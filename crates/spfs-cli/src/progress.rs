@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -183,6 +183,34 @@ impl Progress for Bar {
         self.items.fetch_add(items, Relaxed);
         self.bar.inc(bytes);
         self.show();
+    }
+}
+
+/// The progress of work that is hardly ever needed: a bar made when that begins.
+pub struct Late {
+    what: &'static str,
+    style: Style,
+    bar: OnceLock<Bar>,
+}
+
+impl Late {
+    /// Says that `what` is being done, in this style.
+    pub fn new(what: &'static str, style: Style) -> Self {
+        Late { what, style, bar: OnceLock::new() }
+    }
+
+    fn bar(&self) -> &Bar {
+        self.bar.get_or_init(|| Bar::new(self.what, self.style))
+    }
+}
+
+impl Progress for Late {
+    fn expect(&self, items: u64, bytes: u64) {
+        self.bar().expect(items, bytes);
+    }
+
+    fn advance(&self, items: u64, bytes: u64) {
+        self.bar().advance(items, bytes);
     }
 }
 

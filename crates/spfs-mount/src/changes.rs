@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use crate::MTIME;
 use crate::error::{Error, Result};
-use crate::lower::open_path;
+use crate::lower::{self, open_path};
 use crate::overlay::SAFE;
 use crate::plan::Upper;
 use crate::sys::mount::Context;
@@ -23,6 +24,8 @@ pub struct Changes {
     pub held: OwnedFd,
     /// Whether `held` is a mount that is not attached anywhere.
     pub detached: bool,
+    /// The directory on disk, locked: whoever cleans leaves it alone. Only where memory was wanted.
+    pub lock: Option<OwnedFd>,
     /// Whether overlayfs can keep its marks there as `user.overlay.*`, as everyone may.
     pub user_marks: bool,
 }
@@ -49,8 +52,17 @@ impl Changes {
         }
     }
 
+    /// Gives /spfs the time that everything in it has, until it is changed.
+    pub fn set_time(&self) {
+        let time = Timespec { tv_sec: MTIME.cast_signed(), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        // Linux 5.8 does it by descriptor; nothing depends on it.
+        let _ = rustix::fs::utimensat(&self.upper, "", &times, AtFlags::EMPTY_PATH);
+    }
+
     fn in_directory(held: OwnedFd, detached: bool, user_marks: bool) -> Result<Changes> {
-        Ok(Changes { upper: open_below(&held, "upper")?, work: open_below(&held, "work")?, held, detached, user_marks })
+        let (upper, work) = (open_below(&held, "upper")?, open_below(&held, "work")?);
+        Ok(Changes { upper, work, held, detached, lock: None, user_marks })
     }
 }
 
@@ -74,6 +86,7 @@ fn takes_user_attributes(root: &OwnedFd) -> bool {
 fn on_disk(spare: &Path) -> Result<Changes> {
     std::fs::create_dir_all(spare).map_err(Error::io("make", spare))?;
     let dir = open_path(spare)?;
+    let lock = lower::lock(spare)?;
     // A reset makes its changes beside those that are still in use.
     for number in 0.. {
         let name = number.to_string();
@@ -83,7 +96,7 @@ fn on_disk(spare: &Path) -> Result<Changes> {
                 for name in ["upper", "work"] {
                     make_directory(&inner, name)?;
                 }
-                return Changes::in_directory(inner, false, true);
+                return Ok(Changes { lock, ..Changes::in_directory(inner, false, true)? });
             }
             Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io("make", spare.join(name))(e)),

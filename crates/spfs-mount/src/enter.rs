@@ -13,7 +13,7 @@ use crate::inside;
 use crate::link::{Announce, Link, Message};
 use crate::lower::Makers;
 use crate::namespace::{self, Situation};
-use crate::overlay::{self, Overlay};
+use crate::overlay::{self, Kind, Overlay};
 use crate::plan::{Plan, Strategy, Upper};
 use crate::share::{self, Shared};
 use crate::sys::{mount, process};
@@ -79,7 +79,15 @@ pub fn enter(
     let overlay = match shared.as_ref().and_then(Shared::mount) {
         Some(mount) => {
             let (watch, marker) = overlay::end(&makers.announce, &plan.name)?;
-            Overlay { mount, upper: None, watch, marker: Some(marker), tree: None, remarks: Vec::new() }
+            Overlay {
+                mount,
+                upper: None,
+                watch,
+                marker: Some(marker),
+                held: Vec::new(),
+                kind: Kind::Shared,
+                remarks: Vec::new(),
+            }
         }
         None => make(plan, &makers, shared.is_none())?,
     };
@@ -107,7 +115,7 @@ pub fn enter(
 fn make(plan: &Plan, makers: &Makers<'_>, keep: bool) -> Result<Overlay> {
     let overlay = Overlay::make(plan, makers, |_| Ok(()))?;
     if keep
-        && overlay.is_shared()
+        && overlay.kind == Kind::Shared
         && let Some(clone) = share::clone(overlay.mount.as_fd())
     {
         makers.announce.monitor.send_keep(clone.as_fd())?;

@@ -56,6 +56,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Overlayfs cannot be used, so that there is no place for changes.
+    #[error("overlayfs cannot be mounted here, so nothing in /spfs could be changed")]
+    NoOverlay {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The one strategy that was asked for cannot be used.
     #[error("/spfs cannot be shown by the backend `{name}` here")]
     Backend {

@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::{getegid, geteuid};
 
@@ -31,6 +33,8 @@ pub struct Lower {
     pub served: bool,
     /// Whether `files` is a mount that is not attached anywhere.
     pub detached: bool,
+    /// The directory again, locked: whoever cleans leaves it alone.
+    pub lock: Option<OwnedFd>,
 }
 
 impl Lower {
@@ -41,24 +45,52 @@ impl Lower {
             let fetched = if plan.fetch { Some(served(plan, makers, Data::Fetched)?) } else { None };
             Ok([payloads].into_iter().chain(fetched).collect())
         };
+        let mounted = |files, data, served| Lower { files, data, served, detached: true, lock: None };
         Ok(match strategy {
-            Strategy::Image(path) => {
-                Lower { files: image(path, &plan.name)?, data: data()?, served: false, detached: true }
-            }
-            Strategy::Server => {
-                Lower { files: served(plan, makers, Data::Elsewhere)?, data: data()?, served: true, detached: true }
-            }
-            Strategy::Full => {
-                Lower { files: served(plan, makers, Data::Served)?, data: Vec::new(), served: true, detached: true }
-            }
+            Strategy::Image(path) => mounted(image(path, &plan.name)?, data()?, false),
+            Strategy::Server => mounted(served(plan, makers, Data::Elsewhere)?, data()?, true),
+            Strategy::Full => mounted(served(plan, makers, Data::Served)?, Vec::new(), true),
             Strategy::Render(path) => {
-                if !path.is_dir() {
-                    (makers.tree)(path)?;
-                }
-                Lower { files: open_path(path)?, data: Vec::new(), served: false, detached: false }
+                let lock = render(path, makers)?;
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let files = rustix::fs::openat(&lock, ".", flags, Mode::empty()).map_err(Error::io("open", path))?;
+                Lower { files, data: Vec::new(), served: false, detached: false, lock: Some(lock) }
             }
         })
     }
+}
+
+/// The render at `path`, locked; made if it is not there, or is just being removed.
+fn render(path: &Path, makers: &Makers<'_>) -> Result<OwnedFd> {
+    for _ in 0..RENDERS {
+        if path.is_dir() {
+            if let Some(locked) = lock(path)? {
+                return Ok(locked);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        } else {
+            (makers.tree)(path)?;
+        }
+    }
+    Err(Error::Limit(format!("{} is removed again and again", path.display())))
+}
+
+/// How often a render is looked at, a millisecond apart. Who cleans renames at once what it has locked.
+const RENDERS: u32 = 1000;
+
+/// Opens a directory and locks it against being cleaned; `None` if it is being removed.
+pub fn lock(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.map_err(Error::io("open", path))?,
+    };
+    // Where the file system has no locks nothing is cleaned either.
+    if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+        return Ok(None);
+    }
+    let (opened, named) = (rustix::fs::fstat(&dir).map_err(Error::io("look at", path))?, rustix::fs::stat(path));
+    Ok(named.is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)).then_some(dir))
 }
 
 /// What a FUSE mount has of the data.

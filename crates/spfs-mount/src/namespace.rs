@@ -44,6 +44,14 @@ pub fn is_privileged() -> bool {
     geteuid().is_root() && effective.is_ok_and(|set| set.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether this process is root of the machine and not only of a user namespace: some file systems can be mounted by
+/// nobody else.
+pub fn is_root_of_machine() -> bool {
+    /// `PROC_USER_INIT_INO` (include/linux/proc_ns.h): the number of the first user namespace.
+    const FIRST: u64 = 0xEFFF_FFFD;
+    is_privileged() && rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == FIRST)
+}
+
 /// Whether something is mounted at `/spfs`.
 pub fn is_mounted() -> bool {
     let found = rustix::fs::statx(CWD, SPFS, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);

@@ -6,16 +6,15 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
 use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::link::{Announce, Link};
 use crate::lower::{self, Lower, Makers};
 use crate::namespace;
-use crate::plan::{Plan, Strategy};
+use crate::plan::{Plan, Strategy, Upper};
 use crate::sys::mount::{self, Context};
 
 /// What every mount at /spfs has: no set-uid programs and no devices out of a layer.
@@ -26,8 +25,22 @@ pub fn source(name: &str) -> String {
     format!("spfs:{name}")
 }
 
+/// What is said where overlayfs is missing.
+const READ_ONLY: &str = "overlayfs cannot be mounted here: `spfs edit` will not work";
+
 /// The same for an overlay that many runtimes share.
 const SHARED: &str = "spfs-shared";
+
+/// What can be done with what shows a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It has a place for changes.
+    Own,
+    /// It has none, and other runtimes may use it.
+    Shared,
+    /// It has none: overlayfs is missing, and this is the lower layer itself.
+    Bare,
+}
 
 /// An overlay that is made but not attached anywhere yet.
 pub struct Overlay {
@@ -39,8 +52,10 @@ pub struct Overlay {
     pub watch: Option<OwnedFd>,
     /// A mount whose server hears of the end instead, where inotify is exhausted; goes below the overlay.
     pub marker: Option<OwnedFd>,
-    /// The directory that it shows, to be kept from being cleaned while it does.
-    pub tree: Option<OwnedFd>,
+    /// Directories that it is made of, locked: while anybody holds them they are not cleaned.
+    pub held: Vec<OwnedFd>,
+    /// What it is.
+    pub kind: Kind,
     /// What did not work as planned, and what was done instead.
     pub remarks: Vec<String>,
 }
@@ -57,12 +72,17 @@ impl Overlay {
             if !shared && changes.is_none() {
                 let made = Changes::make(&plan.upper, plan.spare.as_deref(), namespace::is_privileged())?;
                 prepare.take().map_or(Ok(()), |prepare| prepare(made.upper.as_fd()))?;
+                if matches!(plan.upper, Upper::Memory { .. }) {
+                    made.set_time();
+                }
                 changes = Some(made);
             }
             match Self::by(strategy, plan, makers, changes.as_ref().filter(|_| !shared)) {
                 Ok(made) => {
-                    let upper = if shared { None } else { changes.map(|changes| changes.upper) };
-                    return Ok(Overlay { upper, remarks: remark(&failed, strategy).into_iter().collect(), ..made });
+                    let upper = changes.filter(|_| made.kind == Kind::Own).map(|changes| changes.upper);
+                    let bare = (made.kind == Kind::Bare).then(|| READ_ONLY.to_owned());
+                    let remarks = remark(&failed, strategy).into_iter().chain(bare).collect();
+                    return Ok(Overlay { upper, remarks, ..made });
                 }
                 Err(error) => failed.push((strategy.name(), error)),
             }
@@ -70,19 +90,9 @@ impl Overlay {
         Err(none_works(failed))
     }
 
-    /// Whether other runtimes may use it: it has no place for changes.
-    pub fn is_shared(&self) -> bool {
-        self.upper.is_none()
-    }
-
-    /// Hands what it shows to the monitor, locked: a directory that is in use is not cleaned.
+    /// Hands what it is made of to the monitor: as long as that holds it, nobody removes it.
     pub fn hold(&self, link: &Link) -> Result<()> {
-        let Some(tree) = &self.tree else { return Ok(()) };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let tree = rustix::fs::openat(tree, ".", flags, Mode::empty()).map_err(Error::system("open the render"))?;
-        // Where the file system has no locks its age alone speaks for it.
-        let _ = rustix::fs::flock(&tree, FlockOperation::NonBlockingLockShared);
-        link.send_hold(tree.as_fd())
+        self.held.iter().try_for_each(|held| link.send_hold(held.as_fd()))
     }
 
     /// The overlay without its upper directory's descriptor.
@@ -91,6 +101,10 @@ impl Overlay {
         let mount = match (by_descriptors(plan, &lower, changes), changes) {
             (Err(Error::KernelTooOld { .. }), Some(changes)) if lower.data.is_empty() => {
                 by_paths(plan, &lower, changes)?
+            }
+            // Without overlayfs it can still be looked at.
+            (Err(Error::NoOverlay { .. }), Some(_)) if lower.data.is_empty() && !plan.editable => {
+                return bare(lower, plan, makers);
             }
             (other, _) => other?,
         };
@@ -104,9 +118,29 @@ impl Overlay {
                 None => (None, Some(lower::marker(&makers.announce, &plan.name)?)),
             }
         };
-        let tree = (!lower.detached).then_some(lower.files);
-        Ok(Overlay { mount, upper: None, watch, marker, tree, remarks: Vec::new() })
+        let lock = changes.and_then(|changes| changes.lock.as_ref()).map(OwnedFd::try_clone);
+        let lock = lock.transpose().map_err(Error::io("hold", "the changes"))?;
+        let held = lower.lock.into_iter().chain(lock).collect();
+        let kind = if changes.is_some() { Kind::Own } else { Kind::Shared };
+        Ok(Overlay { mount, upper: None, watch, marker, held, kind, remarks: Vec::new() })
     }
+}
+
+/// What shows files by itself, without an overlay: it cannot be changed.
+fn bare(lower: Lower, plan: &Plan, makers: &Makers<'_>) -> Result<Overlay> {
+    let (mount, watch, marker) = if lower.detached {
+        (lower.files, None, None)
+    } else {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(&lower.files, "", flags).map_err(Error::system("bind the render"))?;
+        let read_only = SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        mount::set_attributes(tree.as_fd(), c"", read_only, MountAttrFlags::empty())
+            .map_err(Error::system("make the render read-only"))?;
+        let (watch, marker) = end(&makers.announce, &plan.name)?;
+        (tree, watch, Some(marker))
+    };
+    let held = lower.lock.into_iter().collect();
+    Ok(Overlay { mount, upper: None, watch, marker, held, kind: Kind::Bare, remarks: Vec::new() })
 }
 
 /// A mount of the runtime's own that tells its end, where the overlay is not its own: an empty tmpfs with a watch on
@@ -198,7 +232,12 @@ impl Drop for Attached {
 }
 
 fn begin(plan: &Plan, changes: Option<&Changes>) -> Result<Context> {
-    let context = Context::new("overlay")?;
+    let context = Context::new("overlay").map_err(|error| match error {
+        Error::KernelTooOld { source, .. } if Errno::from_io_error(&source) == Some(Errno::NODEV) => {
+            Error::NoOverlay { source }
+        }
+        other => other,
+    })?;
     context.string("source", &changes.map_or_else(|| SHARED.to_owned(), |_| source(&plan.name)))?;
     if changes.is_none_or(|changes| changes.user_marks) {
         context.flag("userxattr")?;
@@ -211,7 +250,13 @@ fn finish(plan: &Plan, context: &Context) -> Result<OwnedFd> {
         context.string(key, value)?;
     }
     let read_only = if plan.editable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    context.mount(SAFE | read_only)
+    context.mount(SAFE | read_only).map_err(|error| match error {
+        // Before Linux 5.11 it is root's alone.
+        Error::System { source, .. } if Errno::from_io_error(&source) == Some(Errno::PERM) => {
+            Error::NoOverlay { source }
+        }
+        other => other,
+    })
 }
 
 /// Says that the kernel is too old where an option is not known to it.
@@ -226,6 +271,7 @@ pub(crate) fn too_old(missing: &'static str) -> impl FnOnce(Error) -> Error {
         other => other,
     }
 }
+
 /// Watches for the end of a mount that is not attached yet; `None` if the user has no inotify instance or watch left.
 fn watch(mount: &OwnedFd) -> Option<OwnedFd> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;

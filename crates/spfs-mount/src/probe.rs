@@ -147,8 +147,8 @@ impl Trial {
         self.payloads.join("tree")
     }
 
-    /// Enters the environment by this strategy alone, reads its file and writes another one.
-    pub fn strategy(&self, strategy: Strategy) -> Result<(), Refusal> {
+    /// Enters the environment by this strategy alone, reads its file and, if it is to be `editable`, writes another one.
+    pub fn strategy(&self, strategy: Strategy, editable: bool) -> Result<(), Refusal> {
         let plan = Plan {
             name: "doctor".to_owned(),
             strategies: vec![strategy],
@@ -158,7 +158,7 @@ impl Trial {
             upper: Upper::Memory { size: None },
             share: None,
             spare: None,
-            editable: true,
+            editable,
             binds: Vec::new(),
         };
         let tree = |path: &Path| {
@@ -171,6 +171,9 @@ impl Trial {
             let read = fs::read(&path).map_err(Error::io("read", &path))?;
             if read != CONTENT {
                 return Err(Error::Damaged { path, reason: "it has another content than was put there".to_owned() });
+            }
+            if !editable {
+                return Ok(());
             }
             let path = Path::new(SPFS).join("written");
             fs::write(&path, CONTENT).map_err(Error::io("write", &path))

@@ -37,9 +37,9 @@ impl Dirs {
 
     /// The directory of live runtimes, made if it is missing.
     ///
-    /// Errors: it is somebody else's, open to others, or no directory: [`Error::Unsafe`].
+    /// Errors: [`Error::Records`], also where it is somebody else's, open to others, or no directory.
     pub fn run(&self) -> Result<&Path> {
-        secure(&self.run, self.uid)?;
+        secure(&self.run, self.uid).map_err(|error| Error::Records(Box::new(error)))?;
         Ok(&self.run)
     }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
@@ -31,6 +32,8 @@ pub struct Report {
     pub inside: bool,
     /// Whether `spfs run` works.
     pub works: bool,
+    /// Whether what it shows can be changed, too.
+    pub editable: bool,
     /// The backend that `auto` uses, if any works.
     pub backend: Option<&'static str>,
     /// Every backend, the best first.
@@ -93,6 +96,9 @@ impl Finding {
     }
 }
 
+/// What is said of a backend that needs no overlay for being read.
+const READ_ONLY: &str = "read-only: there is no overlayfs";
+
 /// The names of the facilities in reports.
 pub fn name(facility: Facility) -> &'static str {
     match facility {
@@ -119,7 +125,7 @@ pub fn examine(env: &Env, config: &Config) -> Report {
     let (storage, opened) = storage(env, config);
     places.push(storage);
     places.push(cache(&dirs));
-    let backends = opened.as_ref().map_or_else(Vec::new, |spfs| backends(spfs, privileged));
+    let backends = opened.as_ref().map_or_else(Vec::new, backends);
     if let Some(spfs) = &opened {
         places.push(durable(spfs));
     }
@@ -140,7 +146,8 @@ pub fn examine(env: &Env, config: &Config) -> Report {
         }
     });
     let kernel_facilities: Vec<Finding> = tried.collect();
-    let backend = backends.iter().find(|backend| backend.status == Status::Ok).map(|backend| backend.name);
+    let used = backends.iter().find(|backend| backend.status == Status::Ok);
+    let (backend, editable) = (used.map(|used| used.name), used.is_some_and(|used| used.detail != READ_ONLY));
     let fatal = places.iter().any(|place| place.status == Status::Fatal);
     Report {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -148,10 +155,29 @@ pub fn examine(env: &Env, config: &Config) -> Report {
         privileged,
         inside,
         works: backend.is_some() && !fatal,
+        editable: editable && !fatal,
         backend,
         backends,
         kernel_facilities,
         places,
+    }
+}
+
+/// A trial takes seconds; what is older than this was left by one that was killed.
+const LEFT: Duration = Duration::from_secs(3600);
+
+/// Removes what killed trials have left.
+pub fn sweep(spfs: &Spfs) {
+    let caches = ["views", "images"].into_iter().filter_map(|name| spfs.dirs.cache_sub(name));
+    let places = [spfs.dirs.run.clone(), spfs.local.root().to_owned()].into_iter().chain(caches);
+    for place in places.chain(spfs.dirs.durable.clone()) {
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            let is_scratch = entry.file_name().as_encoded_bytes().starts_with(SCRATCH.as_bytes());
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            if is_scratch && age.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > LEFT) {
+                drop(Scratch(entry.path()));
+            }
+        }
     }
 }
 
@@ -164,7 +190,7 @@ fn weight(facility: Facility) -> Status {
 }
 
 /// Each backend with a tiny environment of its own.
-fn backends(spfs: &Spfs, privileged: bool) -> Vec<Finding> {
+fn backends(spfs: &Spfs) -> Vec<Finding> {
     let all = ["image", "server", "render", "fuse"];
     let made = Scratch::make(spfs.local.root()).and_then(|payloads| {
         let cache = spfs.dirs.cache_sub("images");
@@ -179,15 +205,21 @@ fn backends(spfs: &Spfs, privileged: bool) -> Vec<Finding> {
         Ok((payloads, cache, trial)) => (payloads, cache, trial),
         Err(error) => return all.map(|name| Finding::error(name, Status::Missing, error)).into(),
     };
+    let no_overlay = probe::facility(Facility::Overlay).is_err();
     let image = Strategy::Image(trial.image().to_owned());
     let render = Strategy::Render(trial.tree());
     let strategies = [image, Strategy::Server, render, Strategy::Full].into_iter().map(|strategy| {
         let name = strategy.name();
-        if name == "image" && !privileged {
-            return Finding { status: Status::Unused, ..Finding::ok(name, "only root may mount an image") };
+        if name == "image" && !namespace::is_root_of_machine() {
+            return Finding {
+                status: Status::Unused,
+                ..Finding::ok(name, "only root of the machine may mount an image")
+            };
         }
-        match trial.strategy(strategy) {
+        match trial.strategy(strategy.clone(), true) {
             Ok(()) => Finding::ok(name, ""),
+            // Its tree is there by now.
+            Err(_) if no_overlay && trial.strategy(strategy, false).is_ok() => Finding::ok(name, READ_ONLY),
             Err(refusal) => Finding::refused(name, Status::Missing, refusal),
         }
     });
@@ -320,12 +352,15 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// What the names of our directories begin with.
+const SCRATCH: &str = "doctor-";
+
 /// An empty directory that is removed in the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(below: &Path) -> Result<Scratch> {
-        let path = below.join(format!("doctor-{}", spfs_repo::unique()));
+        let path = below.join(format!("{SCRATCH}{}", spfs_repo::unique()));
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
         Ok(Scratch(path))
     }

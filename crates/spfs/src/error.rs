@@ -85,6 +85,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is no place for the records of live runtimes.
+    #[error(transparent)]
+    Records(Box<Error>),
     /// There is no runtime around the caller, and the verb needs one.
     #[error("no active runtime")]
     NoRuntime,

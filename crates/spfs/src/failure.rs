@@ -30,6 +30,8 @@ pub enum FailureKind {
     Denied,
     /// A file in /spfs is open for writing.
     Busy,
+    /// Overlayfs is missing, without which nothing can be changed.
+    NoOverlay,
     /// The process that asked is not in the runtime.
     NotInside,
     /// Stopped on request.
@@ -67,6 +69,11 @@ fn kind(error: &Error) -> FailureKind {
         Error::Repo(Repo::Interrupted) => FailureKind::Interrupted,
         Error::Mount(spfs_mount::Error::Busy) => FailureKind::Busy,
         Error::Mount(spfs_mount::Error::NotInside) => FailureKind::NotInside,
+        Error::Mount(spfs_mount::Error::NoBackend { source, .. } | spfs_mount::Error::Backend { source, .. })
+            if matches!(**source, spfs_mount::Error::NoOverlay { .. }) =>
+        {
+            FailureKind::NoOverlay
+        }
         _ if is_caused_by(error, &[ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) => FailureKind::OutOfSpace,
         _ if is_caused_by(error, &[ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied]) => FailureKind::Denied,
         _ => FailureKind::Other,

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 use spfs::cache::{self, CachePlan};
 use spfs::clean::{self, Plan, Unneeded};
-use spfs::repo::Digest;
-use spfs::{Spfs, runtime};
+use spfs::render::{self, Unused};
+use spfs::repo::{Digest, Directory};
+use spfs::{Spfs, doctor, runtime};
 
 use super::Run;
 use crate::context::Context;
@@ -17,9 +18,9 @@ use crate::output::Output;
 use crate::repository::{self, Choice};
 use crate::shared::Json;
 
-/// Remove records of dead runtimes and caches over their limit; show what nothing needs any more
+/// Remove what is left of dead runtimes, renders that no runtime uses, and caches over their limit
 ///
-/// With --dry-run it only looks, and shows also which objects and payloads of the store neither a tag nor a runtime
+/// Renders are written again when they are needed. With --dry-run it only looks, and shows also which objects and payloads of the store neither a tag nor a runtime
 /// needs, and how big they are. This version does not remove those.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -43,12 +44,14 @@ struct Shown<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
     caches: &'a CachePlan,
+    renders: &'a Unused,
 }
 
 #[derive(Serialize)]
 struct Done<'a> {
     caches: &'a CachePlan,
     freed: u64,
+    renders: &'a Unused,
 }
 
 impl Run for Args {
@@ -64,23 +67,44 @@ impl Run for Args {
         super::runtime::warn_of_damaged(spfs)?;
         if self.dry_run {
             let plan = clean::plan(repository, &roots, &context.bar("looking"))?;
+            let renders = renders(spfs, repository, false)?;
             if self.json.json {
-                out.json(&Shown { plan: &plan, caches: &caches })?;
+                out.json(&Shown { plan: &plan, caches: &caches, renders: &renders })?;
             } else {
                 show(&mut out, &plan, &caches)?;
+                writeln!(out, "{}", unused(&renders, "that nothing uses"))?;
             }
             return out.finish();
         }
+        runtime::give_up(spfs);
+        runtime::remove_left_changes(spfs)?;
+        doctor::sweep(spfs);
+        let renders = renders(spfs, repository, true)?;
         let freed = cache::apply(&caches);
         if self.json.json {
-            out.json(&Done { caches: &caches, freed })?;
+            out.json(&Done { caches: &caches, freed, renders: &renders })?;
         } else {
+            writeln!(out, "{}", unused(&renders, "removed"))?;
             let (removed, kept) = (format::human(freed), format::human(caches.bytes.saturating_sub(freed)));
             writeln!(out, "caches: {removed} removed, {kept} kept")?;
         }
         context.remark("objects and payloads are not removed by this version; `spfs clean --dry-run` shows them");
         out.finish()
     }
+}
+
+/// The renders that no runtime uses. A monitor says that they are in use: without one nothing is known.
+fn renders(spfs: &Spfs, repository: &Directory, really: bool) -> Result<Unused> {
+    if runtime::list(spfs)?.iter().any(|found| found.state == runtime::State::Unmonitored) {
+        warn("renders are left alone: there are runtimes whose monitors were killed (`spfs runtime list`)");
+        return Ok(Unused::default());
+    }
+    Ok(render::clean(repository, &spfs::user::name(&spfs.env), spfs.env.now(), really)?)
+}
+
+fn unused(found: &Unused, what: &str) -> String {
+    let Unused { renders, copies, bytes } = found;
+    format!("renders: {renders} and {copies} files kept for them {what}, {}", format::human(*bytes))
 }
 
 /// What the stacks of all runtimes are made of.

@@ -74,12 +74,11 @@ fn show(out: &mut Output, report: &Report, advice: &[Advice]) -> Result<()> {
     let machine = format!("spfs {} on Linux {}, as {who}", env!("CARGO_PKG_VERSION"), report.kernel);
     match report.backend {
         Some(backend) if report.works => {
-            writeln!(
-                out,
-                "{}Environments work here{end}, shown by the backend `{backend}`: {}",
-                style::ADDED,
-                cost(backend)
-            )?;
+            let (style, what) = match report.editable {
+                true => (style::ADDED, "Environments work here"),
+                false => (style::WARNING, "Environments can be read here, but not edited"),
+            };
+            writeln!(out, "{style}{what}{end}, shown by the backend `{backend}`: {}", cost(backend))?;
         }
         _ => writeln!(
             out,
@@ -123,10 +122,17 @@ fn advice(report: &Report) -> Vec<Advice> {
     let mut all: Vec<Advice> = Vec::new();
     // What one cause takes away is said once.
     let namespaces = fails(report, "user namespaces");
+    let mut no_calls = false;
     for (_, findings) in groups(report) {
         for finding in findings.iter().filter(|finding| finding.status >= Status::Missing) {
             let caused = namespaces && finding.detail.contains("user namespaces are not permitted");
             if caused && finding.name != "user namespaces" {
+                continue;
+            }
+            if finding.errno == Some(libc_errno::ENOSYS) {
+                if !std::mem::replace(&mut no_calls, true) {
+                    all.push(Advice { about: finding.name, text: NO_CALLS.to_owned() });
+                }
                 continue;
             }
             if let Some(text) = remedy(finding, report) {
@@ -136,6 +142,10 @@ fn advice(report: &Report) -> Vec<Advice> {
     }
     all
 }
+
+/// Where the kernel does not know a system call.
+const NO_CALLS: &str = "the calls that mount need Linux 5.2, and a container's seccomp filter may hide them: \
+                        start it with --security-opt seccomp=unconfined";
 
 fn fails(report: &Report, name: &str) -> bool {
     report.kernel_facilities.iter().any(|finding| finding.name == name && finding.status >= Status::Missing)
@@ -156,7 +166,7 @@ fn remedy(finding: &Finding, report: &Report) -> Option<String> {
         "FUSE resend" => {
             "Linux 6.9 has it; without it, files fail for an instant if the metadata server is killed".to_owned()
         }
-        "overlayfs" => "as root: modprobe overlay; without privilege it needs Linux 5.11".to_owned(),
+        "overlayfs" => hints::NO_OVERLAY.to_owned(),
         "data-only layers" if fails(report, "overlayfs") => return None,
         "data-only layers" => "a newer kernel has them: Linux 6.16, for root 6.13".to_owned(),
         "mount beneath" => {
@@ -165,7 +175,7 @@ fn remedy(finding: &Finding, report: &Report) -> Option<String> {
         "inotify" => {
             "as root: sysctl -w fs.inotify.max_user_instances=1024; until then FUSE is used instead".to_owned()
         }
-        "records" => "set XDG_RUNTIME_DIR to a directory of yours with mode 0700".to_owned(),
+        "records" => hints::RECORDS.to_owned(),
         "storage" => "SPFS_STORAGE_ROOT=DIR keeps the repository elsewhere".to_owned(),
         "durable changes" => {
             "SPFS_STORAGE_DURABLE_DIR=DIR on a local disk (not NFS, not overlayfs) keeps them elsewhere; \
@@ -186,4 +196,6 @@ fn remedy(finding: &Finding, report: &Report) -> Option<String> {
 mod libc_errno {
     /// Permission denied.
     pub const EACCES: i32 = 13;
+    /// Function not implemented.
+    pub const ENOSYS: i32 = 38;
 }

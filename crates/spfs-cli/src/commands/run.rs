@@ -14,7 +14,7 @@ use super::Run;
 use crate::context::Context;
 use crate::environment::Environment;
 use crate::errors::{Failure, Result, warn};
-use crate::progress::Bar;
+use crate::progress::{Bar, Late};
 
 /// Run a program in an environment
 ///
@@ -57,7 +57,10 @@ pub fn enter(context: &Context, environment: &Environment, command: &[OsString])
         warn(&format!("this runtime is kept under the name {0}; `spfs runtime rm {0}` removes it", prepared.name()));
     }
     context.detail(prepared.plan());
-    let entered = prepared.enter()?;
+    let entered = {
+        let bar = Late::new("writing files", environment.transfer.progress);
+        prepared.enter(&bar)?
+    };
     for remark in &entered.remarks {
         warn(remark);
     }

@@ -120,3 +120,58 @@ fn without_inotify_instances() {
     let out = home.sh(&format!("exec unshare --user --map-current-user --keep-caps sh -c '{code}'")).run();
     out.ok().stdout_has("no  inotify").stdout_has("-> as root: sysctl -w fs.inotify.max_user_instances=1024");
 }
+
+/// Runs `spfs doctor` on a machine that refuses these system calls; in words, and as JSON.
+fn refused(home: &Home, rules: &str) -> (Output, serde_json::Value) {
+    let report = json(&home.refused(rules, "spfs doctor --json").run());
+    (home.refused(rules, "spfs doctor").run(), report)
+}
+
+#[test]
+fn without_overlayfs() {
+    every_caller(|home| {
+        let (out, report) = refused(home, "fsopen:overlay=ENODEV");
+        out.ok()
+            .stdout_has("can be read here, but not edited")
+            .stdout_has("no  overlayfs")
+            .stdout_has("modprobe overlay");
+        assert_eq!(
+            (&report["works"], &report["editable"], &report["backend"]),
+            (&true.into(), &false.into(), &"render".into())
+        );
+        assert_eq!(status(&report, "backends", "fuse"), "ok");
+    });
+}
+
+#[test]
+fn without_data_only_layers() {
+    every_caller(|home| {
+        let (out, report) = refused(home, "fsconfig:datadir+=EINVAL");
+        out.ok()
+            .stdout_has("backend `render`")
+            .stdout_has("no  data-only layers")
+            .stdout_has("-> a newer kernel has them");
+        assert_eq!(status(&report, "backends", "server"), "missing");
+        assert_eq!(report["editable"], true);
+    });
+}
+
+#[test]
+fn without_the_calls_that_mount() {
+    every_caller(|home| {
+        let rules =
+            "fsopen=ENOSYS fsconfig=ENOSYS fsmount=ENOSYS move_mount=ENOSYS open_tree=ENOSYS mount_setattr=ENOSYS";
+        let (out, report) = refused(home, rules);
+        out.code(1).stdout_has("Environments do not work here").stdout_has("-> the calls that mount need Linux 5.2");
+        assert_eq!(out.stdout.matches("->").count(), 1, "one cause, one advice: {out}");
+        assert_eq!((&report["works"], &report["backend"]), (&false.into(), &serde_json::Value::Null));
+    });
+}
+
+#[test]
+fn where_a_filter_forbids_namespaces() {
+    let home = Home::new(Caller::user());
+    let (out, report) = refused(&home, "unshare=EPERM");
+    out.code(1).stdout_has("NO  user namespaces").stdout_has("--security-opt seccomp=unconfined");
+    assert_eq!(report["works"], false);
+}

@@ -4,7 +4,9 @@
 
 mod common;
 
+mod caches;
 mod changes;
+mod containers;
 mod doctor;
 mod durable;
 mod editing;
@@ -22,6 +24,7 @@ mod hostile_together;
 mod hostile_trees;
 mod identity;
 mod lazy;
+mod leftovers;
 mod nesting;
 mod posix;
 mod processes;

@@ -155,3 +155,24 @@ fn somebody_elses_runtime_is_not_joined() {
         inside.finish().ok();
     }
 }
+
+#[test]
+fn from_inside_another_environment_only_root_joins() {
+    every_caller(|home| {
+        home.script("-", "echo one > /spfs/x; spfs commit layer -t x").run().ok();
+        let mut other = home.script("x --runtime-name other", "echo ready; cat").stdin_open().spawn();
+        other.wait_for("ready");
+        let out = home.script("-", "spfs join other -- cat /spfs/x").run();
+        if home.caller().is_root() {
+            out.ok().stdout_is("one");
+        } else {
+            out.code(1)
+                .stderr_has("cannot join runtime \"other\"")
+                .stderr_has("leave it first")
+                .stderr_lacks("STORAGE");
+        }
+        // Its own is no other.
+        home.script("-", "touch /spfs/own; spfs join $SPFS_RUNTIME -- ls /spfs").run().ok().stdout_is("own");
+        other.finish().ok();
+    });
+}

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use spfs_repo::{Digest, Directory, Entry, Error as RepoError, Progress, open_regular};
 
@@ -271,11 +271,11 @@ fn times(seconds: u64) -> Timestamps {
 
 /// Copies a payload to the new file `name` in `dir` with the mode of `entry`. `path` is for messages.
 pub(super) fn copy_new(dir: BorrowedFd<'_>, name: &Path, path: &Path, payload: &Path, entry: &Entry) -> Result<()> {
-    let mut source = open_regular(payload).map_err(missing(&entry.object, payload))?;
+    let source = open_regular(payload).map_err(missing(&entry.object, payload))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("create", path))?;
-    let mut file = File::from(file);
-    let copied = io::copy(&mut source, &mut file).map_err(Error::io("write", path))?;
+    let file = File::from(file);
+    let copied = copy_content(&source, &file).map_err(Error::io("write", path))?;
     if copied != entry.size {
         let reason = format!("it has {copied} bytes instead of {}", entry.size);
         return Err(RepoError::corrupt(format!("payload {}", entry.object), reason).into());
@@ -283,6 +283,35 @@ pub(super) fn copy_new(dir: BorrowedFd<'_>, name: &Path, path: &Path, payload: &
     // Last: writing takes a set-uid bit away.
     let mode = Mode::from_raw_mode(entry.mode & 0o7777);
     rustix::fs::fchmod(&file, mode).map_err(Error::io("set the mode of", path))
+}
+
+/// Files below this length are copied as they are.
+const MAY_HAVE_HOLES: u64 = 64 << 10;
+
+/// Copies what is in a file, and leaves its holes out. The result is the length.
+fn copy_content(mut source: &File, mut to: &File) -> io::Result<u64> {
+    let length = source.metadata()?.len();
+    if length < MAY_HAVE_HOLES {
+        return io::copy(&mut source, &mut to);
+    }
+    let mut at = 0;
+    while at < length {
+        let begin = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => break,
+            // Not every file system knows its holes.
+            found => found.unwrap_or(at),
+        };
+        let end = rustix::fs::seek(source, SeekFrom::Hole(begin)).unwrap_or(length);
+        rustix::fs::seek(source, SeekFrom::Start(begin))?;
+        rustix::fs::seek(to, SeekFrom::Start(begin))?;
+        let copied = io::copy(&mut source.take(end - begin), &mut to)?;
+        at = begin + copied;
+        if at < end {
+            return Ok(at);
+        }
+    }
+    to.set_len(length)?;
+    Ok(length)
 }
 
 /// The error of a payload that cannot be opened: missing, or whatever it is.

@@ -3,6 +3,7 @@
 //! A render in the repository is keyed by manifest and user, complete once it stands under its name, and safe
 //! against others that make the same at the same time (`docs/format.md`, renders).
 
+mod clean;
 mod engine;
 mod proxy;
 mod summary;
@@ -12,7 +13,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
 use spfs_mount::MTIME;
@@ -23,6 +24,7 @@ use spfs_repo::{Digest, Directory, Manifest, ObjectBody, Progress, Repository as
 use crate::error::{Error, Result};
 use crate::merged::Merged;
 use crate::parallel;
+pub use clean::{Unused, clean};
 use engine::Engine;
 use proxy::Proxies;
 pub use summary::Summary;
@@ -111,9 +113,7 @@ pub fn in_repository(
     progress: &dyn Progress,
 ) -> Result<Rendered> {
     let base = user_dir(repository, options.user)?;
-    for work in [base.join("work"), base.join("proxy/work")] {
-        sweep(&work, options.now);
-    }
+    clean::sweep(&base, options.now);
     let proxies = Proxies::new(repository, options)?;
     let mut rendered = Rendered { paths_rendered: Vec::new(), render_summary: Summary::default() };
     for layer in layers {
@@ -155,6 +155,7 @@ pub fn of_view(
     progress: &dyn Progress,
 ) -> Result<()> {
     let base = user_dir(repository, options.user)?;
+    clean::sweep(&base, options.now);
     let proxies = Proxies::new(repository, options)?;
     let merged = Merged::single(manifest(view)?, view.identity());
     let engine = Engine::new(repository, &merged, options, proxies.as_ref(), progress).with_time(MTIME);
@@ -183,26 +184,12 @@ fn manifest(view: &View) -> Result<Manifest> {
 
 /// Makes one render in the repository, whose work directory is below `base`.
 fn make_one(repository: &Directory, engine: &Engine<'_>, base: &Path, path: &Path) -> Result<()> {
-    let work = base.join("work").join(spfs_repo::unique().to_string());
+    let work = base.join("work").join(clean::work_name());
     make_dirs(repository, &work)?;
     if let Some(parent) = path.parent() {
         make_dirs(repository, parent)?;
     }
     publish_or_remove(engine, &work, path)
-}
-
-/// How old the leftovers of a render that was killed must be to be removed: no render takes that long.
-const ABANDONED: SignedDuration = SignedDuration::from_hours(7 * 24);
-
-/// Removes what killed renders have left in a work directory.
-fn sweep(work: &Path, now: Timestamp) {
-    for entry in fs::read_dir(work).into_iter().flatten().flatten() {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-        let modified = modified.and_then(|time| Timestamp::try_from(time).ok());
-        if modified.is_some_and(|time| now.duration_since(time) > ABANDONED) {
-            remove_tree(&entry.path());
-        }
-    }
 }
 
 /// Fills `work` and gives it its name. Whatever happens, `work` is gone afterwards.
@@ -216,7 +203,8 @@ fn publish_or_remove(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<()
 
 /// Whether `work` stands under `path` now; if not, somebody else's equal render does.
 fn publish(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<bool> {
-    let dir = open_dir(work)?;
+    // Who cleans leaves it alone while this is open.
+    let dir = clean::hold(work)?;
     engine.fill(&dir, work)?;
     // A render that exists is taken for complete: its files must be on disk before its name is.
     rustix::fs::syncfs(&dir).map_err(Error::io("write to disk", work))?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ use spfs_repo::{Digest, Directory, Entry, Error as RepoError};
 
 use super::engine::{copy_new, missing};
 use super::summary::{Counter, Did};
-use super::{Options, Strategy, make_dirs, split, user_dir};
+use super::{Options, Strategy, clean, make_dirs, split, user_dir};
 use crate::error::{Error, Result};
 
 /// The proxies of one user.
@@ -25,6 +26,8 @@ pub(super) struct Proxies<'a> {
     base: PathBuf,
     /// `renders/<user>/proxy/work/<uuid>`, removed when dropped.
     work: PathBuf,
+    /// Who cleans leaves `work` alone while this is open.
+    _hold: OwnedFd,
     share_payloads: bool,
     /// Copies that still have their temporary names.
     staged: Mutex<HashMap<(Digest, u32), PathBuf>>,
@@ -37,10 +40,10 @@ impl<'a> Proxies<'a> {
             return Ok(None);
         }
         let base = user_dir(repository, options.user)?.join("proxy");
-        let work = base.join("work").join(spfs_repo::unique().to_string());
+        let work = base.join("work").join(clean::work_name());
         make_dirs(repository, &work)?;
         let (share_payloads, staged) = (options.share_payloads, Mutex::default());
-        Ok(Some(Proxies { repository, base, work, share_payloads, staged }))
+        Ok(Some(Proxies { repository, base, _hold: clean::hold(&work)?, work, share_payloads, staged }))
     }
 
     /// Hands the proxy of `entry` to `link`, as often as it takes: one that vanishes at that moment is made again.
@@ -86,7 +89,8 @@ impl<'a> Proxies<'a> {
                 fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
             }
             match rustix::fs::linkat(CWD, &payload, CWD, path, AtFlags::empty()) {
-                Ok(()) | Err(Errno::EXIST) => return Ok(None),
+                // Not there: its directory was cleaned away just now.
+                Ok(()) | Err(Errno::EXIST | Errno::NOENT) => return Ok(None),
                 Err(Errno::MLINK) => why = Did::CopiedForLinkLimit,
                 // The kernel lets nobody link another's file (`fs.protected_hardlinks`).
                 Err(Errno::PERM) => why = Did::CopiedForOwner,
@@ -106,9 +110,10 @@ impl<'a> Proxies<'a> {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
             }
-            // A link and not a rename: one that somebody else made meanwhile stays.
+            // A link and not a rename: one that somebody else made meanwhile stays. Where the directory was cleaned away
+            // just now, the next render makes the copy again.
             match rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty()) {
-                Ok(()) | Err(Errno::EXIST | Errno::MLINK) => {}
+                Ok(()) | Err(Errno::EXIST | Errno::MLINK | Errno::NOENT) => {}
                 Err(error) => return Err(Error::io("link to", path)(error)),
             }
             fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;

@@ -21,6 +21,10 @@ pub fn ensure(spfs: &Spfs, key: &str, view: &View) -> Option<PathBuf> {
         cache::touch(&path, spfs.env.now());
         return Some(path);
     }
+    if path.is_dir() {
+        // Nothing of ours; a file cannot take its name.
+        let _ = std::fs::remove_dir_all(&path);
+    }
     image::create(&path, view, uid, gid, &spfs.env.boot_id).ok()?;
     Some(path)
 }

@@ -1,9 +1,10 @@
 //! Entering a runtime that runs already.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
-use spfs_mount::inside;
+use spfs_mount::{inside, namespace};
 
 use super::record::boot_text;
 use super::registry::{self, Found, State};
@@ -19,6 +20,11 @@ pub enum Target {
     Pid(i32),
 }
 
+/// Why one runtime cannot be entered from another: the kernel lets processes of a user namespace see and enter only
+/// what is below it.
+const ELSEWHERE: &str =
+    "this is inside another environment, from which only root can enter one that was not started in it; leave it first";
+
 /// Moves the calling process, which must have no other thread, into a running runtime.
 ///
 /// Errors: [`Error::UnknownRuntime`], [`Error::Runtime`] if nothing of it runs, and what the kernel refuses.
@@ -27,8 +33,19 @@ pub fn join(spfs: &Spfs, target: &Target) -> Result<Found> {
         Target::Name(name) => by_name(spfs, name)?,
         Target::Pid(pid) => by_pid(spfs, *pid)?,
     };
-    inside::join(member)?;
-    Ok(found)
+    // Whoever is inside already has nothing to enter, and as an ordinary user may not.
+    if inside::namespace_of(member) == namespace::mount_namespace_id().ok() {
+        return Ok(found);
+    }
+    match inside::join(member) {
+        Err(spfs_mount::Error::System { source, .. })
+            if source.kind() == ErrorKind::PermissionDenied && namespace::is_mounted() =>
+        {
+            let name = found.record.name.clone();
+            Err(Error::Runtime { action: "join", name, reason: ELSEWHERE.to_owned() })
+        }
+        other => other.map(|()| found).map_err(Error::from),
+    }
 }
 
 fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
@@ -44,7 +61,12 @@ fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
     let namespace = found.record.namespace(&boot).ok_or_else(|| refuse("it is not running"))?;
     // Any member will do; the first process may be long gone.
     let member = inside::members(namespace, name).into_iter().next();
-    let member = member.ok_or_else(|| refuse("none of its processes is left, or none that you may see"))?;
+    let hidden = if namespace::is_mounted() && found.state == State::Running {
+        ELSEWHERE
+    } else {
+        "none of its processes is left, or none that you may see"
+    };
+    let member = member.ok_or_else(|| refuse(hidden))?;
     Ok((found, member))
 }
 

@@ -30,6 +30,6 @@ pub use health::{BadPayload, bad_payloads};
 pub use join::{Target, join};
 pub use protocol::{CommitRequest, Committed, Reply, Request, ResetRequest};
 pub use record::{Author, RECORD, Record, RecordConfig, Status};
-pub use registry::{Found, Removal, State, check_name, damaged, find, list, remove};
+pub use registry::{Found, Removal, State, check_name, damaged, find, list, remove, remove_left_changes};
 pub use start::{Entered, Origin, Prepared, StartRequest, exec, prepare};
 pub use warm::give_up;

@@ -5,11 +5,13 @@ use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::Signal;
 use spfs_mount::inside;
 
 use super::dir::{self, RuntimeDir};
 use super::record::{Record, boot_text};
+use super::shown;
 use crate::Spfs;
 use crate::error::{Error, Result};
 
@@ -130,7 +132,7 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
             Ok(found) => found,
             // Nobody can use it any more, and if it was durable its own record is elsewhere.
             Err(Error::SpecFile { .. }) => {
-                bury(&dir)?;
+                bury(spfs, &dir)?;
                 continue;
             }
             Err(_) => continue,
@@ -138,7 +140,7 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
         match found.state {
             State::Dead => {
                 super::durable::forget_ended(spfs, &name);
-                bury(&found.dir)?;
+                bury(spfs, &found.dir)?;
             }
             State::Saved => all.push(settle(found)?),
             State::Running | State::Unmonitored => all.push(found),
@@ -175,10 +177,16 @@ pub fn damaged(spfs: &Spfs) -> Result<Vec<(String, Error)>> {
 }
 
 /// Removes the record of a runtime whose monitor was killed and whose processes are gone.
-fn bury(dir: &RuntimeDir) -> Result<()> {
+fn bury(spfs: &Spfs, dir: &RuntimeDir) -> Result<()> {
     // The lock is taken so that two that look at once do not remove a new runtime of the same name.
     match dir::try_lock(&dir.path) {
-        Ok(Some(_lock)) => dir.remove(),
+        Ok(Some(_lock)) => {
+            let name = dir.path.file_name().and_then(|name| name.to_str());
+            if let Some(spare) = name.and_then(|name| shown::spare(&spfs.dirs, name)).filter(|spare| spare.exists()) {
+                let _ = dir::remove_tree(&spare);
+            }
+            dir.remove()
+        }
         Ok(None) => Ok(()),
         // Its monitor, or another that looked, was quicker.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -267,6 +275,30 @@ fn end(spfs: &Spfs, found: &Found) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// How old changes on disk without a lock must be to be left over: they get their lock much sooner.
+const UNLOCKED: Duration = Duration::from_secs(10);
+
+/// Removes the changes on disk of runtimes of which nothing else is left. A record keeps those of its runtime.
+pub fn remove_left_changes(spfs: &Spfs) -> Result<()> {
+    let Some(changes) = shown::spare(&spfs.dirs, "").filter(|changes| changes.is_dir()) else { return Ok(()) };
+    for name in names(&changes)? {
+        let path = changes.join(&name);
+        let age = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+        let is_old = age.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > UNLOCKED);
+        if is_old && !live_dir(spfs, &name)?.path.exists() && is_free(&path) {
+            dir::remove_tree(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody holds the lock that those who use a directory have on it.
+fn is_free(path: &std::path::Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty());
+    dir.is_ok_and(|dir| rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 /// How many records a start looks at on behalf of the dead: starting must not get slower with the runtimes there are.

@@ -115,7 +115,7 @@ fn exchange(job: &Job<'_>, record: &mut Record, scan: &Scan, keep: &dyn Fn(&str,
             copier.copy(upper).map_err(shown::as_mount_error("keep the changes"))
         };
         let place = Place { namespace: job.namespace.as_fd(), id: job.mounts.namespace, link: job.link };
-        Ok(inside::replace(&plan, &place, &shown::tree(&job.spfs, &cached), fill)?)
+        Ok(inside::replace(&plan, &place, &shown::tree(&job.spfs, &cached, &job.progress), fill)?)
     })
 }
 

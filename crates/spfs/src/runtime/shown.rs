@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spfs_mount::namespace;
 use spfs_mount::plan::{Bind, Plan, Strategy, Upper};
-use spfs_repo::{Digest, NoProgress};
+use spfs_repo::{Digest, Progress};
 
 use super::images;
 use super::record::Record;
@@ -52,7 +52,7 @@ pub fn spare(dirs: &Dirs, name: &str) -> Option<PathBuf> {
 /// The ways in which the view may be shown, the best first; only one if the configuration names it. What is `lazy` has
 /// no files yet to be written out.
 fn strategies(spfs: &Spfs, cached: &CachedView, lazy: bool) -> Result<Vec<Strategy>> {
-    let privileged = namespace::is_privileged();
+    let privileged = namespace::is_root_of_machine();
     let image = || images::ensure(spfs, &cached.key, &cached.view).map(Strategy::Image);
     let render = || render::view_path(&spfs.local, &user::name(&spfs.env), &cached.view).map(Strategy::Render);
     Ok(match spfs.config.filesystem.backend {
@@ -61,7 +61,9 @@ fn strategies(spfs: &Spfs, cached: &CachedView, lazy: bool) -> Result<Vec<Strate
             let render = if lazy { None } else { render().ok() };
             image.into_iter().chain([Strategy::Server]).chain(render).chain([Strategy::Full]).collect()
         }
-        Backend::Image if !privileged => return Err(unusable("only root, with CAP_SYS_ADMIN, may mount an image")),
+        Backend::Image if !privileged => {
+            return Err(unusable("only root of the machine, with CAP_SYS_ADMIN, may mount an image"));
+        }
         Backend::Image => vec![image().ok_or_else(|| unusable("there is no cache that root alone can write"))?],
         Backend::Server => vec![Strategy::Server],
         Backend::Render => vec![render()?],
@@ -74,7 +76,11 @@ fn unusable(reason: &str) -> Error {
 }
 
 /// What writes the view out as plain directories, where it is shown so.
-pub fn tree<'a>(spfs: &'a Spfs, cached: &'a CachedView) -> impl Fn(&Path) -> spfs_mount::Result<()> + 'a {
+pub fn tree<'a>(
+    spfs: &'a Spfs,
+    cached: &'a CachedView,
+    progress: &'a dyn Progress,
+) -> impl Fn(&Path) -> spfs_mount::Result<()> + 'a {
     move |path| {
         let user = user::name(&spfs.env);
         let options = Options {
@@ -85,7 +91,7 @@ pub fn tree<'a>(spfs: &'a Spfs, cached: &'a CachedView) -> impl Fn(&Path) -> spf
             share_payloads: true,
             now: spfs.env.now(),
         };
-        render::of_view(&spfs.local, &cached.view, path, &options, &NoProgress)
+        render::of_view(&spfs.local, &cached.view, path, &options, progress)
             .map_err(as_mount_error("write the environment out"))
     }
 }

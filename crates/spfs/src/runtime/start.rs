@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use spfs_mount::enter;
 use spfs_mount::plan::{Plan, Strategy};
 use spfs_mount::sys::process::exec_as_started;
-use spfs_repo::Digest;
+use spfs_repo::{Digest, Progress};
 
 use super::client::{self, VARIABLE};
 use super::dir::{self, AliveLock, RuntimeDir};
@@ -226,8 +226,9 @@ impl Prepared {
         &self.plan
     }
 
-    /// Moves the calling process, which must have no other thread, into the runtime.
-    pub fn enter(self) -> Result<Entered> {
+    /// Moves the calling process, which must have no other thread, into the runtime. `progress` hears of the files that
+    /// are written if the environment is shown by a render that is not there yet.
+    pub fn enter(self, progress: &dyn Progress) -> Result<Entered> {
         let Prepared { spfs, record, mut plan, alive, durable, mut undo, cached } = self;
         let (cached, view) = hold(&spfs, &record, cached)?;
         plan.view = format!("/proc/self/fd/{}", view.as_raw_fd()).into();
@@ -246,7 +247,8 @@ impl Prepared {
             config,
         };
         let descriptors = monitor.descriptors();
-        let entered = enter::enter(&plan, &shown::tree(&spfs, &cached), &descriptors, |links| monitor.run(links))?;
+        let entered =
+            enter::enter(&plan, &shown::tree(&spfs, &cached, progress), &descriptors, |links| monitor.run(links))?;
         undo.disarm();
         Ok(Entered { name: record.name, dir, spfs, remarks: entered.remarks })
     }

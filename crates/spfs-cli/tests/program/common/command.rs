@@ -28,6 +28,12 @@ impl Cmd {
         Cmd { shown, words, env, cwd, stdin: Vec::new(), stdin_open: false, limit: LIMIT }
     }
 
+    /// What failures call it, where its words say too much.
+    pub fn shown_as(mut self, shown: String) -> Cmd {
+        self.shown = shown;
+        self
+    }
+
     /// Sets a variable for this command.
     pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Cmd {
         self.env.insert(name.into(), value.as_ref().into());

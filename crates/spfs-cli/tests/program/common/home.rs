@@ -130,6 +130,11 @@ impl Home {
         file
     }
 
+    /// The variables of every command.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.env.borrow().clone()
+    }
+
     /// Sets a variable for every later command.
     pub fn set(&self, name: &str, value: impl AsRef<str>) {
         self.env.borrow_mut().insert(name.into(), value.as_ref().into());
@@ -161,6 +166,13 @@ impl Home {
     /// `sh -c CODE` on the host, outside any runtime, with `spfs` on its PATH.
     pub fn sh(&self, code: &str) -> Cmd {
         self.command(vec!["sh".into(), "-c".into(), code.into()])
+    }
+
+    /// The same on a machine that refuses system calls: `rules` as `refuse.py` takes them, with spaces between them.
+    pub fn refused(&self, rules: &str, code: &str) -> Cmd {
+        let words = ["/usr/bin/python3", "-c", include_str!("refuse.py")].into_iter().chain(rules.split_whitespace());
+        let command = self.command(words.chain(["--", "sh", "-c", code]).map(str::to_owned).collect());
+        command.shown_as(format!("[{rules}] {code}"))
     }
 
     /// Any command, run as the caller on the host with the environment of this home.
