@@ -20,8 +20,6 @@ fn a_full_disk_is_said_and_nothing_breaks() {
         assert!(post(at, None, b"small").starts_with("HTTP/1.1 200"));
         let full = post(at, None, &vec![7; 8 << 20]);
         assert!(full.starts_with("HTTP/1.1 507") && full.contains("No space left"), "{full}");
-        let pack = message(&[(1, &vec![7; 4 << 20])]);
-        assert!(call(at, None, "/spfs.Exchange/PutPack", &pack).1.contains("No space left"));
         // What it had taken for that is free again.
         assert!(post(at, None, &vec![8; 1 << 20]).starts_with("HTTP/1.1 200"));
         assert_eq!(server.client().payloads().unwrap().len(), 2);
@@ -73,8 +71,6 @@ fn graphs_that_are_not_whole_do_not_get_in() {
         let object = message(&[(1, &message(&[(7, &wire)]))]);
         let (code, answer) = call(at, None, "/spfs.DatabaseService/WriteObject", &object);
         assert!(code == 0 && answer.contains(&absent.to_string()), "{answer}");
-        let (_, answer) = call(at, None, "/spfs.Exchange/PutPack", &message(&[(2, &wire)]));
-        assert!(answer.contains(&absent.to_string()), "{answer}");
         let platform = message(&[(1, &message(&[(1, &message(&[(1, &digest(&absent))]))]))]);
         let (_, answer) = call(at, None, "/spfs.DatabaseService/WriteObject", &platform);
         assert!(answer.contains(&absent.to_string()), "{answer}");
