@@ -1,18 +1,18 @@
 //! `--lazy`: environments whose files stay at the origin until they are first opened.
-//!
-//! A payload at the origin that is a fifo tells how often it is read, and when it arrives.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Cmd, Home, Running, eventually, every_caller, strategies};
 use crate::hostile_storage::privately;
+use crate::remote_wire;
 
 /// A tree at the origin, tagged `tree`; nothing of it is here.
 fn with_origin(home: &Home) {
@@ -32,9 +32,16 @@ fn with_origin(home: &Home) {
     home.sh("rm -rf ~/.cache/spfs").run().ok();
 }
 
-/// A few hundred kilobytes that repeat nowhere.
+/// A few hundred kilobytes that cannot be compressed.
 fn content() -> Vec<u8> {
-    (0..300_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+    let mut state = 88_172_645_463_325_252u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..300_000).map(|_| next()).collect()
 }
 
 /// `spfs run --lazy tree -- sh -c CODE`.
@@ -49,23 +56,59 @@ fn payload(home: &Home, repository: &Path, name: &str) -> PathBuf {
     repository.join("payloads").join(&digest[..2]).join(&digest[2..])
 }
 
-/// Puts a fifo in the place of a payload.
-fn fifo(home: &Home, place: &Path) {
-    let _ = fs::remove_file(place);
-    home.sh(&format!("mkfifo {}", place.display())).run().ok();
+/// A server of the origin, behind a gate.
+struct Gate {
+    open: AtomicBool,
+    /// Bytes that went through to clients.
+    passed: AtomicU64,
+    /// Connections that have something to pass and may not.
+    held: AtomicU64,
 }
 
-/// The other end of a fifo, once somebody reads from it.
-fn writer(place: &Path) -> fs::File {
-    let mut found = None;
-    eventually("somebody reads from the origin", || {
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        found = fs::OpenOptions::new().write(true).custom_flags(flags).open(place).ok();
-        found.is_some()
-    });
-    let file = found.unwrap();
-    rustix::fs::fcntl_setfl(&file, OFlags::empty()).unwrap();
-    file
+impl Gate {
+    /// Serves the origin from now on; open.
+    fn of(home: &Home) -> Arc<Gate> {
+        let server = remote_wire::serve(home).trim_start_matches("grpc://").to_owned();
+        let gate = Arc::new(Gate { open: true.into(), passed: 0.into(), held: 0.into() });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("grpc://{}", listener.local_addr().unwrap()));
+        let shared = Arc::clone(&gate);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (server, gate) = (TcpStream::connect(&server).unwrap(), Arc::clone(&shared));
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    std::io::copy(&mut from, &mut to).is_ok() && to.shutdown(Shutdown::Both).is_ok()
+                });
+                std::thread::spawn(move || gate.pass(server, client));
+            }
+        });
+        gate
+    }
+
+    fn pass(&self, mut server: TcpStream, mut client: TcpStream) {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = server.read(&mut buffer) {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            while !self.open.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            self.held.fetch_sub(1, Ordering::SeqCst);
+            self.passed.fetch_add(count as u64, Ordering::SeqCst);
+            if client.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = client.shutdown(Shutdown::Both);
+    }
+
+    fn set(&self, open: bool) {
+        self.open.store(open, Ordering::SeqCst);
+    }
+
+    fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
+    }
 }
 
 /// How many payloads are here.
@@ -168,16 +211,20 @@ fn every_way_of_reading_waits_for_the_content() {
 fn many_readers_fetch_once_and_a_killed_one_does_not_wait() {
     every_caller(|home| {
         with_origin(home);
-        let place = payload(home, &home.path("origin"), "big");
-        fifo(home, &place);
-        let code = "for i in $(seq 8); do cmp /spfs/big tree/big & cmp /spfs/same tree/big & done
+        let gate = Gate::of(home);
+        let code = "echo ready; read l; for i in $(seq 8); do cmp /spfs/big tree/big & cmp /spfs/same tree/big & done
             cat /spfs/big > killed & pid=$!; sleep 0.3; kill $pid; wait $pid; echo killed $?
             echo waiting; for job in $(jobs -p); do wait $job || echo failed $?; done; wait; echo done";
-        let mut inside = lazily(home, code).spawn();
+        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
+        inside.wait_for("ready");
+        gate.set(false);
+        let before = gate.passed.load(Ordering::SeqCst);
+        inside.send("\n");
         inside.wait_for("killed 143\nwaiting");
-        // Were it opened twice, the second reader would wait for ever.
-        writer(&place).write_all(&content()).unwrap();
-        inside.finish().ok().stdout_is("killed 143\nwaiting\ndone");
+        gate.set(true);
+        inside.finish().ok().stdout_is("ready\nkilled 143\nwaiting\ndone");
+        let passed = gate.passed.load(Ordering::SeqCst) - before;
+        assert!((300_000..450_000).contains(&passed), "{passed} bytes came for one payload of 300000");
         home.wait_for_the_end();
         home.spfs_line("check").run().ok();
     });
@@ -187,15 +234,14 @@ fn many_readers_fetch_once_and_a_killed_one_does_not_wait() {
 fn a_killed_server_fetches_again() {
     every_caller(|home| {
         with_origin(home);
-        let place = payload(home, &home.path("origin"), "big");
-        fifo(home, &place);
-        let mut inside = lazily(home, "echo ready; cmp /spfs/big tree/big && echo same").spawn();
+        let gate = Gate::of(home);
+        let code = "echo ready; read l; cmp /spfs/big tree/big && echo same";
+        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
         inside.wait_for("ready");
-        for _ in 0..2 {
-            let mut half = writer(&place);
-            half.write_all(&content()[..150_000]).unwrap();
-            // The next one finds another fifo, so that the end of this one does not concern it.
-            fifo(home, &place);
+        gate.set(false);
+        inside.send("\n");
+        for round in 0..2 {
+            eventually("a fetch waits", || gate.held() > round);
             let mut killed = 0;
             for (pid, _) in home.processes() {
                 let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -204,16 +250,11 @@ fn a_killed_server_fetches_again() {
                 }
             }
             assert!(killed > 0);
-            drop(half);
-            let here = payload(home, &home.repository(), "big");
-            assert!(!here.exists());
+            assert!(!payload(home, &home.repository(), "big").exists());
         }
-        writer(&place).write_all(&content()).unwrap();
+        gate.set(true);
         inside.finish().ok().stdout_is("ready\nsame");
-        home.wait_for_the_end();
-        // What the killed ones had begun is removed by whoever writes next.
-        lazily(home, "cat /spfs/other").run().ok().stdout_is("other");
-        home.spfs_line("check").run().ok();
+        home.is_sound();
     });
 }
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::common::{Home, Running, every_caller};
 
 /// A server of `origin` in this process, for as long as this process lives; returns its address.
-fn serve(home: &Home) -> String {
+pub fn serve(home: &Home) -> String {
     let origin = Directory::create(home.path("origin")).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(Arc::new(origin), &[any], Options::default()).unwrap();

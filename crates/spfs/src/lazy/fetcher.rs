@@ -2,6 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::RawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +34,23 @@ pub struct Fetcher {
 /// Where the fetching for the runtime in the directory `runtime` logs what goes wrong.
 pub fn log_path(runtime: &Path) -> PathBuf {
     runtime.join("log")
+}
+
+/// What the network library keeps open for good once it was used: in a fork it looks for it under the same numbers, so
+/// it must be there. These are sockets of this program's own, which none of the caller's are: those have survived an exec.
+///
+/// To be asked before any other socket is made.
+pub fn network_descriptors() -> Vec<RawFd> {
+    const CLOSED_BY_EXEC: u32 = 0o2_000_000;
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    let is_ours = |number: &RawFd| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        let is_socket = std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|m| m.file_type().is_socket());
+        is_socket && flags.is_some_and(|flags| flags & CLOSED_BY_EXEC != 0)
+    };
+    numbers.filter(is_ours).collect()
 }
 
 impl Fetcher {

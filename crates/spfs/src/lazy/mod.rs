@@ -27,7 +27,7 @@ use crate::runtime::Record;
 use crate::sync::{self, Options, Policy, Wanted};
 use crate::{Spfs, parallel, remotes, views};
 
-pub use fetcher::Fetcher;
+pub use fetcher::{Fetcher, network_descriptors};
 
 /// Objects that are read at the same time.
 const THREADS: usize = 4;

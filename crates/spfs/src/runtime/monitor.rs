@@ -48,6 +48,8 @@ pub struct Monitor {
     pub payloads: PathBuf,
     /// The remotes from which payloads are fetched that are not there.
     pub lazy: Vec<String>,
+    /// What the network library needs for that; see [`crate::lazy::network_descriptors`].
+    pub network: Vec<RawFd>,
     /// The surroundings and settings of whoever started it.
     pub env: Env,
     /// See `env`.
@@ -114,7 +116,7 @@ impl Monitor {
     /// The descriptors that it needs across [`spfs_mount::enter::enter`].
     pub fn descriptors(&self) -> Vec<RawFd> {
         let locks = [&self.alive].into_iter().chain(&self.durable).map(|lock| lock.0.as_raw_fd());
-        locks.chain([self.listener.as_raw_fd()]).collect()
+        locks.chain([self.listener.as_raw_fd()]).chain(self.network.iter().copied()).collect()
     }
 
     /// Supervises until the runtime has ended. The result is the exit status.
@@ -316,6 +318,7 @@ impl Supervisor {
                 let _ = rustix::thread::set_name(c"spfs-server");
                 keep.extend(self.monitor.durable.iter().map(|lock| lock.0.as_raw_fd()));
                 keep.push(held.as_raw_fd());
+                keep.extend(&self.monitor.network);
                 process::close_descriptors_except(&keep);
                 process::exit_now(work())
             }

@@ -20,6 +20,7 @@ use super::record::{Author, Record, RecordConfig, Status, boot_text};
 use super::{durable, registry, shown, warm};
 use crate::Spfs;
 use crate::error::{Error, Result};
+use crate::lazy;
 use crate::live::LiveBind;
 use crate::shell::{self, ShellRequest};
 use crate::views::CachedView;
@@ -233,6 +234,7 @@ impl Prepared {
         let (cached, view) = hold(&spfs, &record, cached)?;
         plan.view = format!("/proc/self/fd/{}", view.as_raw_fd()).into();
         let dir = registry::live_dir(&spfs, &record.name)?;
+        let network = if plan.fetch { lazy::network_descriptors() } else { Vec::new() };
         let listener = client::listen(&dir)?;
         let (env, config) = (spfs.env.clone(), spfs.config.clone());
         let monitor = Monitor {
@@ -243,6 +245,7 @@ impl Prepared {
             share: plan.share.clone(),
             payloads: plan.payloads.clone(),
             lazy: record.config.lazy.clone(),
+            network,
             env,
             config,
         };
