@@ -2,7 +2,7 @@
 //!
 //! Plain structs for the object graph ([`Blob`], [`Manifest`], [`Layer`], [`Platform`]) and for [`Tag`]s, their
 //! bytes ([`codec`]), the one [`Repository`] trait, and its kinds: the [`directory`], the [`archive`], a
-//! [`chain`] of others, another one [`pinned`] to a time, and one that is opened [`lazy`](lazy). This crate is silent and
+//! [`chain`] of others, another one [`pinned`] to a time, and one that is opened [`lazy`]. This crate is silent and
 //! synchronous: it never prints, and never reads the environment, the home directory or the clock.
 
 pub mod archive;
