@@ -35,10 +35,9 @@ impl Run for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let spfs = context.spfs()?;
         let mut found = Vec::new();
-        let mut look = |repository: &dyn Repository, name: &str| -> Result<()> {
-            let repository_name = || name.to_owned();
+        let mut look = |repository: &dyn Repository, name: &str| -> spfs::Result<()> {
             let tags = tags::search(repository, &self.term)?;
-            found.extend(tags.into_iter().map(|tag| Found { tag, repository: repository_name() }));
+            found.extend(tags.into_iter().map(|tag| Found { tag, repository: name.to_owned() }));
             Ok(())
         };
         if let Some(remote) = &self.repository.remote {
@@ -46,12 +45,11 @@ impl Run for Args {
         } else {
             look(&spfs.local, "local")?;
             for name in spfs.config.remotes.keys() {
-                match spfs::remotes::open(spfs, Some(name)) {
-                    Ok(repository) => look(&*repository, name)?,
-                    Err(error) => {
-                        let causes: Vec<String> = chain(&error).map(ToString::to_string).collect();
-                        warn(&format!("the remote {name} was not searched: {}", causes.join(": ")));
-                    }
+                // One that is away may say so when it is opened or when it is asked.
+                let searched = spfs::remotes::open(spfs, Some(name)).and_then(|remote| look(&*remote, name));
+                if let Err(error) = searched {
+                    let causes: Vec<String> = chain(&error).map(ToString::to_string).collect();
+                    warn(&format!("the remote {name} was not searched: {}", causes.join(": ")));
                 }
             }
         }

@@ -61,6 +61,8 @@ fn renders_stay_while_a_runtime_has_lost_its_monitor() {
         let mut used = home.script("x", "echo ready; read go; cat /spfs/d/y").stdin_open().spawn();
         used.wait_for("ready");
         kill_monitors(home);
+        // A process that ends has no memory any more some time before its files are closed, and with them its lock.
+        eventually("it is known", || home.spfs_line("runtime list").run().stdout.contains("unmonitored"));
         home.spfs_line("clean").run().ok().stdout_has("renders: 0").stderr_has("renders are left alone");
         used.send("go\n");
         used.finish().ok().stdout_has("two\n");

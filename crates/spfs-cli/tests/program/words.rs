@@ -32,8 +32,6 @@ Looking
 Sharing
   push      Send layers, platforms and tags to a remote, with all that they need
   pull      Fetch layers, platforms and tags from a remote, with all that they need
-  server    Serve a repository to other machines
-  remote    List, add, remove and try the repositories that are pushed to and pulled from
 
 Names
   tag       Give names to a layer, a platform or a file
@@ -45,7 +43,7 @@ Names
 More
   store     ls-tags layers platforms write check clean render
   runtimes  join runtime
-  set up    doctor init config completion man version
+  set up    doctor serve init config remote server completion man version
 
 spfs help COMMAND, or spfs help TOPIC: environments, references, editing, durable, layers, config, shells
 "#);
@@ -139,6 +137,12 @@ Options:
           - json: As one JSON object a line, with the fields of docs/json.md
           
           [default: bars]
+
+      --lazy
+          Fetch each file of a remote only when it is first opened
+
+      --no-lazy
+          Fetch everything before it starts, whatever is configured
 
   -r, --remote <NAME_OR_ADDRESS>
           Look only in this remote, and fetch from it what is not here

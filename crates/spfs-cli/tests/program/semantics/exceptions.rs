@@ -61,14 +61,10 @@ pub const EXCEPTIONS: &[Exception] = &[
         why: "Overlayfs gives a changed file with several links below the number of the copy.",
     },
     Exception { check: "inodes of renamed files", places: RENDERS, why: "The same: the number changes with the copy." },
-    Exception {
-        check: "holes",
-        places: &["render", "render, user", "fuse", "fuse, user"],
-        why: "The copy of a render has none; the full server does not tell where they are.",
-    },
+    Exception { check: "holes", places: &["fuse", "fuse, user"], why: "The full server does not tell where they are." },
     Exception {
         check: "huge files",
-        places: &["render", "render, user", "fuse", "fuse, user"],
+        places: &["fuse", "fuse, user"],
         why: "So the first change of a sparse file writes its holes out.",
     },
     Exception {
