@@ -367,12 +367,22 @@ fn what_is_no_file_and_what_has_no_end() {
     let home = &stored.home;
     let repository = home.repository();
     let object = home.stored("objects", &stored.manifest);
-    let places =
-        [(object, "ls one"), (repository.join("tags/one.tag"), "ls one"), (repository.join("VERSION"), "ls one")];
+    let payload = home.stored("payloads", &stored.file);
+    let places = [
+        (object, "ls one"),
+        (payload, "read one a"),
+        (repository.join("tags/one.tag"), "ls one"),
+        (repository.join("VERSION"), "ls one"),
+    ];
     let before = "rm -f $0 && ";
     let makers = ["mkfifo -m 666 $0", "ln -s /dev/zero $0", "truncate -s 8T $0"];
     for (place, reader) in places {
         for (number, maker) in makers.into_iter().enumerate() {
+            // A payload is not read into memory, and its length is known from what refers to it.
+            let is_long_payload = number == 2 && place.starts_with(repository.join("payloads"));
+            if is_long_payload {
+                continue;
+            }
             stored.with(None, &place, || {
                 let place = place.to_str().unwrap();
                 home.sh(&format!("{before}{maker}").replace("$0", place)).run().ok();

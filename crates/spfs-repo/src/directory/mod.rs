@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 pub use fetching::{Claims, Part};
@@ -179,13 +179,7 @@ impl Directory {
 
     /// Opens a payload as a plain file.
     pub fn open_payload_file(&self, digest: &Digest) -> Result<File> {
-        let (store, name) = (&self.inner.payloads, layout::StoreName::of(digest));
-        // Whatever it is: a payload that comes slowly may be a fifo.
-        match rustix::fs::openat(&store.fd, name.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(fd) => Ok(File::from(fd)),
-            Err(Errno::NOENT) => Err(Error::MissingPayload(*digest)),
-            Err(e) => Err(Error::io("open", store.path_of(digest))(e)),
-        }
+        open_in(&self.inner.payloads, digest)?.ok_or(Error::MissingPayload(*digest))
     }
 
     fn tags(&self) -> tags::TagStore<'_> {
