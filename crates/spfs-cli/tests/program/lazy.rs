@@ -1,18 +1,14 @@
 //! `--lazy`: environments whose files stay at the origin until they are first opened.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Cmd, Home, Running, eventually, every_caller, strategies};
 use crate::hostile_storage::privately;
-use crate::remote_wire;
+use crate::remote_wire::gated;
 
 /// A tree at the origin, tagged `tree`; nothing of it is here.
 fn with_origin(home: &Home) {
@@ -54,61 +50,6 @@ fn payload(home: &Home, repository: &Path, name: &str) -> PathBuf {
     let text = home.sh(&format!("spfs write -q -r file:$PWD/scratch?create=true -f tree/{name}")).run();
     let digest = text.ok().text().to_owned();
     repository.join("payloads").join(&digest[..2]).join(&digest[2..])
-}
-
-/// A server of the origin, behind a gate.
-struct Gate {
-    open: AtomicBool,
-    /// Bytes that went through to clients.
-    passed: AtomicU64,
-    /// Connections that have something to pass and may not.
-    held: AtomicU64,
-}
-
-impl Gate {
-    /// Serves the origin from now on; open.
-    fn of(home: &Home) -> Arc<Gate> {
-        let server = remote_wire::serve(home).trim_start_matches("grpc://").to_owned();
-        let gate = Arc::new(Gate { open: true.into(), passed: 0.into(), held: 0.into() });
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("grpc://{}", listener.local_addr().unwrap()));
-        let shared = Arc::clone(&gate);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (server, gate) = (TcpStream::connect(&server).unwrap(), Arc::clone(&shared));
-                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    std::io::copy(&mut from, &mut to).is_ok() && to.shutdown(Shutdown::Both).is_ok()
-                });
-                std::thread::spawn(move || gate.pass(server, client));
-            }
-        });
-        gate
-    }
-
-    fn pass(&self, mut server: TcpStream, mut client: TcpStream) {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(count @ 1..) = server.read(&mut buffer) {
-            self.held.fetch_add(1, Ordering::SeqCst);
-            while !self.open.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            self.held.fetch_sub(1, Ordering::SeqCst);
-            self.passed.fetch_add(count as u64, Ordering::SeqCst);
-            if client.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-        }
-        let _ = client.shutdown(Shutdown::Both);
-    }
-
-    fn set(&self, open: bool) {
-        self.open.store(open, Ordering::SeqCst);
-    }
-
-    fn held(&self) -> u64 {
-        self.held.load(Ordering::SeqCst)
-    }
 }
 
 /// How many payloads are here.
@@ -211,19 +152,19 @@ fn every_way_of_reading_waits_for_the_content() {
 fn many_readers_fetch_once_and_a_killed_one_does_not_wait() {
     every_caller(|home| {
         with_origin(home);
-        let gate = Gate::of(home);
+        let gate = gated(home);
         let code = "echo ready; read l; for i in $(seq 8); do cmp /spfs/big tree/big & cmp /spfs/same tree/big & done
             cat /spfs/big > killed & pid=$!; sleep 0.3; kill $pid; wait $pid; echo killed $?
             echo waiting; for job in $(jobs -p); do wait $job || echo failed $?; done; wait; echo done";
         let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
         inside.wait_for("ready");
-        gate.set(false);
-        let before = gate.passed.load(Ordering::SeqCst);
+        gate.close();
+        let before = gate.passed();
         inside.send("\n");
         inside.wait_for("killed 143\nwaiting");
-        gate.set(true);
+        gate.open();
         inside.finish().ok().stdout_is("ready\nkilled 143\nwaiting\ndone");
-        let passed = gate.passed.load(Ordering::SeqCst) - before;
+        let passed = gate.passed() - before;
         assert!((300_000..450_000).contains(&passed), "{passed} bytes came for one payload of 300000");
         home.wait_for_the_end();
         home.spfs_line("check").run().ok();
@@ -234,11 +175,11 @@ fn many_readers_fetch_once_and_a_killed_one_does_not_wait() {
 fn a_killed_server_fetches_again() {
     every_caller(|home| {
         with_origin(home);
-        let gate = Gate::of(home);
+        let gate = gated(home);
         let code = "echo ready; read l; cmp /spfs/big tree/big && echo same";
         let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
         inside.wait_for("ready");
-        gate.set(false);
+        gate.close();
         inside.send("\n");
         for round in 0..2 {
             eventually("a fetch waits", || gate.held() > round);
@@ -252,7 +193,7 @@ fn a_killed_server_fetches_again() {
             assert!(killed > 0);
             assert!(!payload(home, &home.repository(), "big").exists());
         }
-        gate.set(true);
+        gate.open();
         inside.finish().ok().stdout_is("ready\nsame");
         home.is_sound();
     });

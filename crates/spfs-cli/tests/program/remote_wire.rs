@@ -7,7 +7,7 @@ use spfs_repo::Directory;
 
 use rustix::process::Signal;
 
-use crate::common::{Home, Running, every_caller};
+use crate::common::{Gate, Home, Running, every_caller};
 
 /// A server of `origin` in this process, for as long as this process lives; returns its address.
 pub fn serve(home: &Home) -> String {
@@ -17,6 +17,13 @@ pub fn serve(home: &Home) -> String {
     let address = server.addresses()[0];
     std::thread::spawn(move || server.run(std::future::pending()));
     format!("grpc://{address}")
+}
+
+/// Serves the origin from now on, behind a gate.
+pub fn gated(home: &Home) -> Arc<Gate> {
+    let gate = Gate::to(&serve(home));
+    home.set("SPFS_REMOTE_ORIGIN_ADDRESS", gate.address());
+    gate
 }
 
 /// Another person's home that shares `origin` with this one: another local repository.

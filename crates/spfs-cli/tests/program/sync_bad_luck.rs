@@ -1,16 +1,17 @@
 //! Bad luck while things move, with real processes: killed, full, forbidden, lied to, and two at a time.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use spfs::repo::manifest::{Entry, EntryKind, Manifest, Tree};
 use spfs::repo::{Digest, Directory, Layer, Object, ObjectBody, Platform, Repository, Tag, codec};
 
-use crate::common::{Cmd, Home, eventually, every_caller};
+use crate::common::{Cmd, Gate, Home, eventually, every_caller};
+use crate::remote_wire::gated;
 
 /// A remote directory `origin`; whose local repository is somebody else's from now on.
 fn origin_of(home: &Home) -> PathBuf {
@@ -45,64 +46,48 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Puts a pipe in the place of a payload; returns where the payload went.
-fn pipe_for(home: &Home, payload: &Path) -> PathBuf {
-    let aside = home.path("aside");
-    fs::rename(payload, &aside).unwrap();
-    home.sh(&format!("mkfifo {}", payload.display())).run().ok();
-    aside
-}
-
 const SIZE: usize = 12 << 20;
 
-/// A layer of one large file at the origin, whose payload is a pipe.
-fn slow_layer(home: &Home) -> (PathBuf, PathBuf, Vec<u8>) {
+/// A layer of one large file at the origin, which is behind a gate from now on, and the place of its payload.
+fn slow_layer(home: &Home) -> (PathBuf, Arc<Gate>, Vec<u8>) {
     let origin = origin_of(home);
     let content = noise(SIZE, 7);
     home.write("tree/large", &content);
     home.spfs_line("commit --path tree --tag large").run().ok();
     home.spfs_line("push large").run().ok();
     let payload = Directory::open(&origin).unwrap().payload_path(&Digest::of(&content));
-    let aside = pipe_for(home, &payload);
-    (payload, aside, content)
-}
-
-/// Waits until somebody reads `pipe`, and gives them `content`.
-fn feed(pipe: &Path, content: &[u8]) {
-    let mut writer = fs::OpenOptions::new().write(true).open(pipe).unwrap();
-    assert!(writer.metadata().unwrap().file_type().is_fifo());
-    writer.write_all(content).unwrap();
+    (payload, gated(home), content)
 }
 
 #[test]
 fn a_killed_client_goes_on_where_it_stopped() {
     every_caller(|home| {
-        let (pipe, aside, content) = slow_layer(home);
+        let (payload, gate, content) = slow_layer(home);
         let local = elsewhere(home);
+        gate.close_after(SIZE as u64 / 2);
         let pull = home.spfs_line("pull large").spawn();
-        let mut writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
-        writer.write_all(&content[..SIZE / 2]).unwrap();
         let part = || in_work(&local).into_iter().find(|name| name.starts_with("part-"));
         let arrived = |part: &String| fs::metadata(local.join("payloads/work").join(part)).unwrap().len();
-        // All that a pipe holds may be on its way still.
+        // Some of what went through the gate may be on its way still.
         eventually("the first half is in a file", || {
             part().is_some_and(|part| arrived(&part) >= (SIZE / 2 - (1 << 20)) as u64)
         });
         pull.signal(Signal::KILL);
         pull.finish();
-        drop(writer);
+        gate.open();
         let had = arrived(&part().unwrap()) as usize;
         assert!(Directory::open(&local).unwrap().payloads().unwrap().is_empty(), "what is there in part is not there");
         // What it has already is not read again: the origin has lost it.
         let mut rest = vec![0; content.len()];
         rest[had..].copy_from_slice(&content[had..]);
-        fs::remove_file(&pipe).unwrap();
-        fs::write(&pipe, rest).unwrap();
+        let aside = home.path("aside");
+        fs::rename(&payload, &aside).unwrap();
+        fs::write(&payload, rest).unwrap();
         home.spfs_line("pull large").run().ok();
         home.spfs_line("check").run().ok();
         assert_eq!(in_work(&local), [""; 0]);
         // What was left may be damaged: then all of it comes again.
-        fs::rename(&aside, &pipe).unwrap();
+        fs::rename(&aside, &payload).unwrap();
         for damaged in [&content[1..1000], &[content.as_slice(), b"more"].concat()[..]] {
             fs::remove_dir_all(&local).unwrap();
             home.spfs_line("tags").run().ok();
@@ -120,8 +105,9 @@ fn a_killed_client_goes_on_where_it_stopped() {
 #[test]
 fn two_who_want_the_same_fetch_it_once_and_a_dead_one_blocks_nobody() {
     every_caller(|home| {
-        let (pipe, _, content) = slow_layer(home);
+        let (_, gate, _) = slow_layer(home);
         let local = elsewhere(home);
+        gate.close_after(SIZE as u64 / 2);
         home.spfs_line("tags").run().ok();
         let claimed = || in_work(&local).iter().any(|name| name.starts_with("fetch-"));
         let pull = |home: &Home| home.spfs_line("pull large").spawn();
@@ -130,21 +116,22 @@ fn two_who_want_the_same_fetch_it_once_and_a_dead_one_blocks_nobody() {
         let mut second = pull(home);
         std::thread::sleep(Duration::from_millis(300));
         assert!(second.is_alive());
-        // If the second read the pipe too, each would have a part of it.
-        feed(&pipe, &content);
+        gate.open();
         first.finish().ok();
         second.finish().ok();
+        assert!(gate.passed() < 2 * SIZE as u64, "fetched once: {}", gate.passed());
         home.spfs_line("check").run().ok();
 
         fs::remove_dir_all(&local).unwrap();
         home.spfs_line("tags").run().ok();
+        gate.close_after(SIZE as u64 / 2);
         let first = pull(home);
         eventually("the first has claimed it", claimed);
         let second = pull(home);
         std::thread::sleep(Duration::from_millis(200));
         first.signal(Signal::KILL);
         first.finish();
-        feed(&pipe, &content);
+        gate.open();
         second.finish().ok();
         home.spfs_line("check").run().ok();
         home.spfs_line("commit --path tree --tag again").run().ok();
@@ -155,28 +142,27 @@ fn two_who_want_the_same_fetch_it_once_and_a_dead_one_blocks_nobody() {
 #[test]
 fn many_small_files_are_shared_out_and_survive_a_kill() {
     every_caller(|home| {
-        let origin = origin_of(home);
-        for number in 0..600 {
-            home.write(&format!("tree/{number}"), format!("content of {number}"));
+        origin_of(home);
+        for number in 0..600u32 {
+            home.write(&format!("tree/{number}"), noise(4000, number + 1));
         }
         home.spfs_line("commit --path tree --tag small").run().ok();
         home.spfs_line("push small").run().ok();
-        let last = Directory::open(&origin).unwrap().payloads().unwrap()[500];
-        let payload = Directory::open(&origin).unwrap().payload_path(&last);
-        let aside = pipe_for(home, &payload);
-        let content = fs::read(&aside).unwrap();
+        let gate = gated(home);
         let local = elsewhere(home);
+        gate.close_after(1 << 20);
         let first = home.spfs_line("pull small").spawn();
-        eventually("it has begun", || !in_work(&local).is_empty());
+        eventually("it is in the midst of it", || gate.held() > 0 && !in_work(&local).is_empty());
         let second = home.spfs_line("pull small").spawn();
         std::thread::sleep(Duration::from_millis(300));
         first.signal(Signal::KILL);
         first.finish();
-        feed(&payload, &content);
+        gate.open();
         second.finish().ok().stdout_has("1 tags");
         home.spfs_line("check").run().ok();
-        let run = home.script("small", "cat /spfs/599; ls /spfs | wc -l").run();
-        run.ok().stdout_is("content of 599600");
+        let run = home.script("small", "cksum < /spfs/599; ls /spfs | wc -l").run();
+        let sum = home.sh("cksum < tree/599").run();
+        run.ok().stdout_is(&format!("{}\n600", sum.ok().text()));
         home.wait_for_the_end();
         // What the dead one left goes with the next that writes.
         home.spfs_line("commit --path tree/../tree --tag again").run().ok();

@@ -14,6 +14,7 @@
 //! * [`Host`]: a machine with a directory `/spfs` and one without. [`everywhere`] runs a test for each caller on each.
 //! * [`Home`]: a throw-away home directory; nothing of the real environment gets in. When it is dropped it waits for
 //!   the end of every process that belongs to it and fails the test if a process, a mount, a record or a lock is left.
+//! * [`Gate`]: a way to a server that can be shut, so that transfers stop in the middle.
 //! * [`Cmd`], [`Output`], [`Running`], [`Pty`]: commands, all with a time limit, what they said, and what is still running.
 //!
 //! A missing user, device or program fails the test with the command that provides it (`./test setup`).
@@ -32,6 +33,7 @@
 
 mod caller;
 mod command;
+mod gate;
 mod home;
 mod host;
 mod leaks;
@@ -41,6 +43,7 @@ mod sound;
 
 pub use caller::{Caller, is_root};
 pub use command::{Cmd, Output};
+pub use gate::Gate;
 pub use home::{Home, binary};
 pub use host::Host;
 pub use pty::Pty;
