@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::FlockOperation;
+use rustix::process::geteuid;
 use serde::Serialize;
 use spfs_repo::{Digest, Directory, Repository as _};
 
@@ -44,6 +45,28 @@ const ABANDONED: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A name for a work directory.
 pub(super) fn work_name() -> String {
     format!("{OURS}{}", spfs_repo::unique())
+}
+
+/// What the names of work directories begin with that are made beside the target of a render, among other things.
+const BESIDE: &str = ".spfs-render-";
+
+/// A name for a work directory among other things.
+pub(super) fn work_name_beside() -> String {
+    format!("{BESIDE}{}", spfs_repo::unique())
+}
+
+/// Removes what killed renders of this user have left among other things in `parent`.
+pub(super) fn sweep_beside(parent: &Path, now: Timestamp) {
+    let is_left = |path: &Path| {
+        let mine = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir() && m.uid() == geteuid().as_raw());
+        mine && is_older(path, now, UNLOCKED) && take(path).is_some()
+    };
+    for path in list(parent).unwrap_or_default() {
+        let name = path.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(BESIDE.as_bytes()) && is_left(&path) {
+            remove_tree(&path);
+        }
+    }
 }
 
 /// Opens a directory and holds it against being cleaned.
@@ -113,14 +136,18 @@ pub(super) fn sweep(base: &Path, now: Timestamp) {
     let places = [base.join("work"), base.join("proxy/work")];
     for path in places.iter().flat_map(|place| list(place).unwrap_or_default()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let age = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified()).ok();
-        let age = age.and_then(|time| Timestamp::try_from(time).ok()).map(|time| now.duration_since(time));
         let limit = if name.starts_with(OURS) { UNLOCKED } else { ABANDONED };
-        let is_left = name.starts_with(REMOVED) || age.is_some_and(|age| age > limit) && take(&path).is_some();
+        let is_left = name.starts_with(REMOVED) || is_older(&path, now, limit) && take(&path).is_some();
         if is_left {
             remove_tree(&path);
         }
     }
+}
+
+fn is_older(path: &Path, now: Timestamp, limit: SignedDuration) -> bool {
+    let time = fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let time = time.and_then(|time| Timestamp::try_from(time).ok());
+    time.is_some_and(|time| now.duration_since(time) > limit)
 }
 
 /// Takes the lock of a directory that nobody uses.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use spfs_mount::MTIME;
 use spfs_mount::view::{NodeId, NodeKind, ROOT, View};
@@ -28,6 +29,9 @@ pub use clean::{Unused, clean};
 use engine::Engine;
 use proxy::Proxies;
 pub use summary::Summary;
+
+/// How often a directory that others clean away is made again.
+const REMADE: usize = 100;
 
 /// How the files of a render come to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +88,7 @@ pub fn to_directory(
         Ok(mut entries) => {
             let empty = entries.next().is_none();
             if !empty && !options.allow_existing {
-                return Err(Error::invalid("target directory", target.display().to_string(), "it is not empty"));
+                return Err(not_empty(&target));
             }
             let filled = engine.fill(&open_dir(&target)?, &target);
             if filled.is_err() && empty {
@@ -95,13 +99,20 @@ pub fn to_directory(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let parent = target.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-            let work = parent.join(format!(".spfs-render-{}", spfs_repo::unique()));
+            clean::sweep_beside(parent, options.now);
+            let work = parent.join(clean::work_name_beside());
             fs::create_dir(&work).map_err(Error::io("create", &work))?;
-            publish_or_remove(&engine, &work, &target)?;
+            if !publish_or_remove(&engine, &work, &target)? {
+                return Err(not_empty(&target));
+            }
         }
         Err(error) => return Err(Error::io("read", &target)(error)),
     }
     Ok(Rendered { paths_rendered: vec![target], render_summary: engine.summary() })
+}
+
+fn not_empty(target: &Path) -> Error {
+    Error::invalid("target directory", target.display().to_string(), "it is not empty")
 }
 
 /// Renders the tree of every one of `layers` (layers or bare manifests, **bottom-most first**) into the repository,
@@ -189,19 +200,19 @@ fn make_one(repository: &Directory, engine: &Engine<'_>, base: &Path, path: &Pat
     if let Some(parent) = path.parent() {
         make_dirs(repository, parent)?;
     }
-    publish_or_remove(engine, &work, path)
+    // Somebody else's equal render is as good.
+    publish_or_remove(engine, &work, path).map(drop)
 }
 
-/// Fills `work` and gives it its name. Whatever happens, `work` is gone afterwards.
-fn publish_or_remove(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<()> {
+/// Fills `work` and gives it its name; whether that was still free. If not, or if that fails, `work` is gone afterwards.
+fn publish_or_remove(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<bool> {
     let result = publish(engine, work, path);
     if !matches!(result, Ok(true)) {
         remove_tree(work);
     }
-    result.map(|_| ())
+    result
 }
 
-/// Whether `work` stands under `path` now; if not, somebody else's equal render does.
 fn publish(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<bool> {
     // Who cleans leaves it alone while this is open.
     let dir = clean::hold(work)?;
@@ -209,11 +220,28 @@ fn publish(engine: &Engine<'_>, work: &Path, path: &Path) -> Result<bool> {
     // A render that exists is taken for complete: its files must be on disk before its name is.
     rustix::fs::syncfs(&dir).map_err(Error::io("write to disk", work))?;
     engine.publish_proxies()?;
-    match rustix::fs::rename(work, path) {
+    match in_its_directory(path, || rustix::fs::rename(work, path))? {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) if path.is_dir() => Ok(false),
+        Err(Errno::EXIST | Errno::NOTEMPTY) if path.is_dir() => Ok(false),
         Err(error) => Err(Error::io("rename to", path)(error)),
     }
+}
+
+/// Does `make`, which makes `path`, and makes the directory of that again as often as it is missing: `spfs clean` removes
+/// one that it finds empty, and may do so at any moment.
+fn in_its_directory(path: &Path, mut make: impl FnMut() -> Result<(), Errno>) -> Result<Result<(), Errno>> {
+    for _ in 0..REMADE {
+        match (make(), path.parent()) {
+            (Err(Errno::NOENT), Some(parent)) => match fs::create_dir_all(parent) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("create", parent)(error));
+                }
+                _ => {}
+            },
+            (other, _) => return Ok(other),
+        }
+    }
+    Ok(make())
 }
 
 /// `<repository>/renders/<user>`.
@@ -243,7 +271,7 @@ pub(crate) fn make_dirs(repository: &Directory, path: &Path) -> Result<()> {
     match rustix::fs::mkdir(path, mode) {
         // The umask may have taken something away.
         Ok(()) => rustix::fs::chmod(path, mode).map_err(Error::io("set the mode of", path)),
-        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(Error::io("create", path)(error)),
     }
 }

@@ -16,7 +16,7 @@ use spfs_repo::{Digest, Directory, Entry, Error as RepoError};
 
 use super::engine::{copy_new, missing};
 use super::summary::{Counter, Did};
-use super::{Options, Strategy, clean, make_dirs, split, user_dir};
+use super::{Options, REMADE, Strategy, clean, in_its_directory, make_dirs, split, user_dir};
 use crate::error::{Error, Result};
 
 /// The proxies of one user.
@@ -55,7 +55,7 @@ impl<'a> Proxies<'a> {
     ) -> Result<Result<T, Errno>> {
         let path = self.base.join(split(&entry.object)).join(entry.mode.to_string());
         let key = (entry.object, entry.mode);
-        for _ in 0..3 {
+        for _ in 0..REMADE {
             let staged = self.staged().get(&key).cloned();
             let found = link(staged.as_deref().unwrap_or(&path));
             match found {
@@ -85,11 +85,9 @@ impl<'a> Proxies<'a> {
         let right_owner = mine || (self.share_payloads && stat.mode() & 0o004 != 0);
         let mut why = if right_mode { Did::CopiedForOwner } else { Did::CopiedForMode };
         if right_mode && right_owner {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-            }
-            match rustix::fs::linkat(CWD, &payload, CWD, path, AtFlags::empty()) {
-                // Not there: its directory was cleaned away just now.
+            let link = || rustix::fs::linkat(CWD, &payload, CWD, path, AtFlags::empty());
+            match in_its_directory(path, link)? {
+                // Not there: cleaned away just now, again and again.
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => return Ok(None),
                 Err(Errno::MLINK) => why = Did::CopiedForLinkLimit,
                 // The kernel lets nobody link another's file (`fs.protected_hardlinks`).
@@ -107,12 +105,9 @@ impl<'a> Proxies<'a> {
     pub fn publish(&self) -> Result<()> {
         for ((digest, mode), temporary) in std::mem::take(&mut *self.staged()) {
             let path = self.base.join(split(&digest)).join(mode.to_string());
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-            }
-            // A link and not a rename: one that somebody else made meanwhile stays. Where the directory was cleaned away
-            // just now, the next render makes the copy again.
-            match rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty()) {
+            // A link and not a rename: one that somebody else made meanwhile stays.
+            let link = || rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
+            match in_its_directory(&path, link)? {
                 Ok(()) | Err(Errno::EXIST | Errno::MLINK | Errno::NOENT) => {}
                 Err(error) => return Err(Error::io("link to", path)(error)),
             }

@@ -231,3 +231,41 @@ fn leftovers_of_killed_renders_go_in_time() {
     assert!(work.join("young").exists());
     fs::set_permissions(work.join("young/closed"), fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn leftovers_beside_a_target_go_with_the_next_render_there() {
+    let repo = Repo::new();
+    let layers = sample(&repo);
+    let beside = |name: &str, seconds: u64| {
+        let path = repo.beside(name);
+        fs::create_dir_all(path.join("closed")).unwrap();
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+        fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        path
+    };
+    let [left, young, held] = [(".spfs-render-1", 60), (".spfs-render-2", 0), (".spfs-render-3", 60)]
+        .map(|(name, seconds)| beside(name, seconds));
+    let other = beside("spfs-render", 60);
+    let lock = fs::File::open(&held).unwrap();
+    lock.lock_shared().unwrap();
+    to_directory(&repo.dir, &layers, &repo.beside("target"), &options(Strategy::Copy), &NoProgress).unwrap();
+    assert!(!left.exists(), "nobody works in it");
+    assert!(young.exists() && held.exists() && other.exists());
+}
+
+#[test]
+fn a_target_that_somebody_else_fills_meanwhile_is_not_taken_for_ours() {
+    struct Meanwhile(std::path::PathBuf);
+    impl spfs_repo::Progress for Meanwhile {
+        fn expect(&self, _: u64, _: u64) {
+            fs::create_dir_all(self.0.join("theirs")).unwrap();
+        }
+    }
+    let repo = Repo::new();
+    let layers = sample(&repo);
+    let target = repo.beside("target");
+    let meanwhile = Meanwhile(target.clone());
+    let error = to_directory(&repo.dir, &layers, &target, &options(Strategy::Copy), &meanwhile).unwrap_err();
+    assert!(error.to_string().contains("it is not empty"), "{error}");
+    assert_eq!(fs::read_dir(repo.temp.path()).unwrap().count(), 2, "the repository and the target");
+}
