@@ -85,6 +85,21 @@ impl Client {
         Ok(digests)
     }
 
+    /// As [`Client::many_missing`], for servers that answer for one digest at a time.
+    fn missing_one_by_one<A: prost::Message + Default>(
+        &self,
+        path: &str,
+        digests: &[Digest],
+        exists: impl Fn(A) -> bool,
+    ) -> Result<Vec<Digest>> {
+        let mut missing = Vec::new();
+        for digest in digests {
+            let here = exists(self.connection.call(path, &one(digest))?);
+            missing.extend((!here).then_some(*digest));
+        }
+        Ok(missing)
+    }
+
     /// Those of many digests that are missing, many at a time.
     fn many_missing(&self, digests: &[Digest], payloads: bool) -> Result<Vec<Digest>> {
         let mut missing = Vec::new();
@@ -234,13 +249,8 @@ impl Repository for Client {
         if digests.len() > 1 && self.connection.is_ours()? {
             return self.many_missing(digests, false);
         }
-        let mut missing = Vec::new();
-        for digest in digests {
-            let answer: proto::HasObjectResponse =
-                self.connection.call("/spfs.DatabaseService/HasObject", &one(digest))?;
-            missing.extend((!answer.exists).then_some(*digest));
-        }
-        Ok(missing)
+        let exists = |answer: proto::HasObjectResponse| answer.exists;
+        self.missing_one_by_one("/spfs.DatabaseService/HasObject", digests, exists)
     }
 
     fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Digest>> {
@@ -305,13 +315,8 @@ impl Repository for Client {
         if digests.len() > 1 && self.connection.is_ours()? {
             return self.many_missing(digests, true);
         }
-        let mut missing = Vec::new();
-        for digest in digests {
-            let answer: proto::HasPayloadResponse =
-                self.connection.call("/spfs.PayloadService/HasPayload", &one(digest))?;
-            missing.extend((!answer.exists).then_some(*digest));
-        }
-        Ok(missing)
+        let exists = |answer: proto::HasPayloadResponse| answer.exists;
+        self.missing_one_by_one("/spfs.PayloadService/HasPayload", digests, exists)
     }
 
     fn payloads(&self) -> Result<Vec<Digest>> {

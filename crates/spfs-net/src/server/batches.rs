@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
-use prost::encoding::{WireType, decode_key, decode_varint};
+use bytes::Bytes;
 use spfs_repo::{Batch, Error, Repository, Result, codec};
 
+use super::fields;
 use super::uploads::{Task, Upload};
 use crate::convert;
 use crate::proto;
@@ -108,7 +108,7 @@ impl Batches {
     /// Adds a pack to the batch that it names in its first field; the rest of it is read field by field.
     pub fn put(&self, mut pack: Bytes) -> Answer {
         let wrong = || other("a pack begins with the name of its batch and its number");
-        let name = field(&mut pack).ok().flatten().filter(|(number, _)| *number == 1).ok_or_else(wrong)?.1;
+        let name = fields::next(&mut pack).ok().flatten().filter(|(number, _)| *number == 1).ok_or_else(wrong)?.1;
         let (id, number) = name.split_at_checked(16).ok_or_else(wrong)?;
         let number = u64::from_be_bytes(number.try_into().map_err(|_| wrong())?);
         self.get(id)?.put(pack, number)
@@ -251,7 +251,7 @@ fn refuse(jobs: &Receiver<Job>, error: &proto::Error) {
 
 /// Stores a pack field by field: what it claims to hold is never all in memory as objects at once.
 fn put(batch: &dyn Batch, mut pack: Bytes) -> Result<()> {
-    while let Some((number, content)) = field(&mut pack).map_err(|reason| Error::corrupt("pack", reason))? {
+    while let Some((number, content)) = fields::next(&mut pack).map_err(|reason| Error::corrupt("pack", reason))? {
         match number {
             2 => drop(batch.add_payload(&mut &content[..], None)?),
             3 => drop(batch.add_object(&codec::decode_wire(&content)?)?),
@@ -259,18 +259,4 @@ fn put(batch: &dyn Batch, mut pack: Bytes) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Takes the next field off `message`, whose fields are all bytes: its number and its content.
-fn field(message: &mut Bytes) -> std::result::Result<Option<(u32, Bytes)>, String> {
-    if message.is_empty() {
-        return Ok(None);
-    }
-    let (number, kind) = decode_key(message).map_err(|e| e.to_string())?;
-    if kind != WireType::LengthDelimited {
-        return Err(format!("the field {number} is of another type"));
-    }
-    let len = decode_varint(message).ok().and_then(|len| usize::try_from(len).ok());
-    let len = len.filter(|len| *len <= message.remaining()).ok_or("a field ends before its length")?;
-    Ok(Some((number, message.split_to(len))))
 }
