@@ -5,7 +5,7 @@ use spfs_repo::{Digest, DigestPrefix, Directory, Progress, Repository, TagListin
 
 use crate::error::Result;
 use crate::graph::{Graph, Owner, Walker};
-use crate::parallel;
+use crate::{lazy, parallel};
 
 /// How many of the biggest things a plan names.
 const LARGEST: usize = 10;
@@ -63,7 +63,9 @@ pub fn plan(repository: &Directory, extra_roots: &[Digest], progress: &dyn Progr
     plan.roots = roots.len() as u64;
     let mut graph = Graph::default();
     let new = roots.into_iter().filter_map(|root| graph.add(root, Owner::Root(0), 0, None)).collect();
-    let walker = Walker { repository, threads: parallel::cores(), verify: false, progress };
+    // What runtimes show may be here in part.
+    let shown = lazy::with_partial(repository)?;
+    let walker = Walker { repository: &*shown, threads: parallel::cores(), verify: false, progress };
     for fault in graph.walk(&walker, new)? {
         // What is not there needs nothing: `check` is for that.
         if !fault.missing {

@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use spfs_repo::{Chain, Directory, Repository};
+use spfs_repo::{Directory, Repository};
 
 use crate::config::{Config, Env};
 use crate::dirs::Dirs;
 use crate::error::{Result, Warning};
-use crate::user;
+use crate::{lazy, user};
 
 /// An opened spfs: what every verb takes.
 pub struct Spfs {
@@ -23,6 +23,8 @@ pub struct Spfs {
     pub local: Directory,
     /// Hears of what is odd while something else is done, such as a repair. Nobody, unless it is set.
     pub warn: fn(&Warning),
+    /// Keeps what is here in part as it is while a lazy runtime is being started.
+    pub gate: lazy::Gate,
 }
 
 impl Spfs {
@@ -38,17 +40,13 @@ impl Spfs {
             opened => opened?,
         };
         let local = local.with_namespace(config.storage.tag_namespace.as_deref())?;
-        Ok(Spfs { env, config, dirs, local, warn: |_| {} })
+        Ok(Spfs { env, config, dirs, local, warn: |_| {}, gate: lazy::Gate::default() })
     }
 
     /// What runtimes show: the local repository, and behind it the objects of what is here only in part
     /// ([`crate::lazy`]). To be read from, and never asked whether something is here.
     pub fn shown(&self) -> Result<Arc<dyn Repository>> {
-        let local = Arc::new(self.local.clone());
-        Ok(match self.local.partial()? {
-            Some(partial) => Arc::new(Chain::new(local, vec![Arc::new(partial)])),
-            None => local,
-        })
+        lazy::with_partial(&self.local)
     }
 
     /// Who makes tags here: `name@domain`.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use spfs_repo::reference::{Reference, Resolved};
-use spfs_repo::{Digest, Repository, TagSpec, read_regular};
+use spfs_repo::{Digest, Directory, Repository, TagSpec, read_regular};
 
 use crate::Spfs;
 use crate::error::{Error, Result};
@@ -36,18 +36,18 @@ pub struct Record {
     pub target: Digest,
 }
 
-fn directory(spfs: &Spfs) -> PathBuf {
-    spfs.local.root().join("tracking")
+fn directory(repository: &Directory) -> PathBuf {
+    repository.root().join("tracking")
 }
 
 fn path(spfs: &Spfs, remote: &str, tag: &str) -> PathBuf {
-    directory(spfs).join(format!("{}.json", Digest::of(format!("{remote}\0{tag}").as_bytes()).short(32)))
+    directory(&spfs.local).join(format!("{}.json", Digest::of(format!("{remote}\0{tag}").as_bytes()).short(32)))
 }
 
 /// Notes what `tag` of `remote` means now.
 pub(crate) fn remember(spfs: &Spfs, remote: &str, tag: &TagSpec, target: Digest) -> Result<()> {
     let record = Record { remote: remote.to_owned(), tag: tag.to_string(), target };
-    let (directory, path) = (directory(spfs), path(spfs, remote, &record.tag));
+    let (directory, path) = (directory(&spfs.local), path(spfs, remote, &record.tag));
     make_dirs(&spfs.local, &directory)?;
     let text = serde_json::to_vec(&record).unwrap_or_default();
     let temporary = directory.join(format!(".{}", spfs_repo::unique()));
@@ -79,9 +79,9 @@ pub(crate) fn recall(spfs: &Spfs, reference: &Reference, fetch: &Fetch<'_>) -> O
     Some(Brought { found, remark, lazy })
 }
 
-/// What the records of the local repository point to that are not too old: roots for cleaning.
-pub fn roots(spfs: &Spfs) -> Vec<Digest> {
-    let Ok(entries) = std::fs::read_dir(directory(spfs)) else { return Vec::new() };
+/// What the records in `repository` point to that are not too old: roots for cleaning.
+pub fn roots(repository: &Directory) -> Vec<Digest> {
+    let Ok(entries) = std::fs::read_dir(directory(repository)) else { return Vec::new() };
     let young = |path: &PathBuf| {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
         modified.is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() < MOST_AGE)

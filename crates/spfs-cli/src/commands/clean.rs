@@ -8,7 +8,7 @@ use spfs::cache::{self, CachePlan};
 use spfs::clean::{self, Plan, Unneeded};
 use spfs::render::{self, Unused};
 use spfs::repo::{Digest, Directory};
-use spfs::{Spfs, doctor, runtime};
+use spfs::{Spfs, doctor, lazy, runtime};
 
 use super::Run;
 use crate::context::Context;
@@ -18,9 +18,9 @@ use crate::output::Output;
 use crate::repository::{self, Choice};
 use crate::shared::Json;
 
-/// Remove what is left of dead runtimes, renders that no runtime uses, and caches over their limit
+/// Remove what is left of dead runtimes, what no runtime uses any more, and caches over their limit
 ///
-/// Renders are written again when they are needed. With --dry-run it only looks, and shows also which objects and payloads of the store neither a tag nor a runtime
+/// Renders that no runtime uses are written again when they are needed; what is known of lazy environments is fetched again. With --dry-run it only looks, and shows also which objects and payloads of the store neither a tag nor a runtime
 /// needs, and how big they are. This version does not remove those.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -45,6 +45,7 @@ struct Shown<'a> {
     plan: &'a Plan,
     caches: &'a CachePlan,
     renders: &'a Unused,
+    partial: &'a lazy::Unused,
 }
 
 #[derive(Serialize)]
@@ -52,6 +53,7 @@ struct Done<'a> {
     caches: &'a CachePlan,
     freed: u64,
     renders: &'a Unused,
+    partial: &'a lazy::Unused,
 }
 
 impl Run for Args {
@@ -63,16 +65,19 @@ impl Run for Args {
         let mut out = context.out();
         // Looking at the runtimes removes the records of those that have died.
         let mut roots = used_by_runtimes(spfs)?;
-        roots.extend(spfs::tracking::roots(spfs));
+        roots.extend(spfs::tracking::roots(repository));
+        roots.extend(lazy::roots(spfs, repository)?);
         super::runtime::warn_of_damaged(spfs)?;
         if self.dry_run {
             let plan = clean::plan(repository, &roots, &context.bar("looking"))?;
             let renders = renders(spfs, repository, false)?;
+            let partial = lazy::clean(spfs, repository, false)?;
             if self.json.json {
-                out.json(&Shown { plan: &plan, caches: &caches, renders: &renders })?;
+                out.json(&Shown { plan: &plan, caches: &caches, renders: &renders, partial: &partial })?;
             } else {
                 show(&mut out, &plan, &caches)?;
                 writeln!(out, "{}", unused(&renders, "that nothing uses"))?;
+                writeln!(out, "{}", in_part(&partial, "that nothing uses"))?;
             }
             return out.finish();
         }
@@ -80,11 +85,18 @@ impl Run for Args {
         runtime::remove_left_changes(spfs)?;
         doctor::sweep(spfs);
         let renders = renders(spfs, repository, true)?;
+        let partial = lazy::clean(spfs, repository, true)?;
+        if partial.busy {
+            warn(
+                "what is here in part is left alone: a lazy environment is being started, or files there cannot be locked",
+            );
+        }
         let freed = cache::apply(&caches);
         if self.json.json {
-            out.json(&Done { caches: &caches, freed, renders: &renders })?;
+            out.json(&Done { caches: &caches, freed, renders: &renders, partial: &partial })?;
         } else {
             writeln!(out, "{}", unused(&renders, "removed"))?;
+            writeln!(out, "{}", in_part(&partial, "removed"))?;
             let (removed, kept) = (format::human(freed), format::human(caches.bytes.saturating_sub(freed)));
             writeln!(out, "caches: {removed} removed, {kept} kept")?;
         }
@@ -105,6 +117,11 @@ fn renders(spfs: &Spfs, repository: &Directory, really: bool) -> Result<Unused> 
 fn unused(found: &Unused, what: &str) -> String {
     let Unused { renders, copies, bytes } = found;
     format!("renders: {renders} and {copies} files kept for them {what}, {}", format::human(*bytes))
+}
+
+fn in_part(found: &lazy::Unused, what: &str) -> String {
+    let lazy::Unused { objects, bytes, kept, .. } = found;
+    format!("lazy environments: {objects} objects {what}, {}; {kept} kept", format::human(*bytes))
 }
 
 /// What the stacks of all runtimes are made of.

@@ -11,7 +11,7 @@ use crate::hostile_storage::privately;
 use crate::remote_wire::gated;
 
 /// A tree at the origin, tagged `tree`; nothing of it is here.
-fn with_origin(home: &Home) {
+pub fn with_origin(home: &Home) {
     let origin = home.path("origin");
     let data = home.home_dir().join(".local/share");
     home.set("XDG_DATA_HOME", home.path("maker").to_str().unwrap());
@@ -29,7 +29,7 @@ fn with_origin(home: &Home) {
 }
 
 /// A few hundred kilobytes that cannot be compressed.
-fn content() -> Vec<u8> {
+pub fn content() -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut next = || {
         state ^= state << 13;
@@ -41,19 +41,19 @@ fn content() -> Vec<u8> {
 }
 
 /// `spfs run --lazy tree -- sh -c CODE`.
-fn lazily(home: &Home, code: &str) -> Cmd {
+pub fn lazily(home: &Home, code: &str) -> Cmd {
     home.spfs(["run", "--lazy", "tree", "--", "sh", "-c", code])
 }
 
 /// Where the payload of the tree's file `name` is, at the origin or here.
-fn payload(home: &Home, repository: &Path, name: &str) -> PathBuf {
+pub fn payload(home: &Home, repository: &Path, name: &str) -> PathBuf {
     let text = home.sh(&format!("spfs write -q -r file:$PWD/scratch?create=true -f tree/{name}")).run();
     let digest = text.ok().text().to_owned();
     repository.join("payloads").join(&digest[..2]).join(&digest[2..])
 }
 
 /// How many payloads are here.
-fn here(home: &Home) -> usize {
+pub fn here(home: &Home) -> usize {
     home.sh("find ~/.local/share/spfs/payloads -type f | wc -l").run().ok().text().trim().parse().unwrap()
 }
 
@@ -337,7 +337,7 @@ fn what_is_wholly_here_is_run_as_ever() {
 }
 
 /// `spfs server` on the origin, and its port.
-fn server(home: &Home, port: u16) -> (Running, u16) {
+pub fn server(home: &Home, port: u16) -> (Running, u16) {
     let origin = home.path("origin");
     let line = format!("server -r {} --listen 127.0.0.1:{port}", origin.display());
     let mut running = home.spfs_line(&line).limit(Duration::from_secs(120)).spawn();

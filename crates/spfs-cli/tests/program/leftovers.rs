@@ -71,7 +71,7 @@ fn renders_stay_while_a_runtime_has_lost_its_monitor() {
 }
 
 /// Kills the monitors, once they have noted where their runtimes live, and waits for their end.
-fn kill_monitors(home: &Home) {
+pub fn kill_monitors(home: &Home) {
     let record = |name: &String| home.run_dir().join("spfs/runtimes").join(name).join("record.json");
     let noted = |name| std::fs::read_to_string(record(&name)).is_ok_and(|record| record.contains("mnt:["));
     eventually("the record says where", || home.records().into_iter().all(noted));

@@ -24,6 +24,7 @@ mod hostile_together;
 mod hostile_trees;
 mod identity;
 mod lazy;
+mod lazy_clean;
 mod leftovers;
 mod nesting;
 mod posix;

@@ -9,7 +9,9 @@
 //! complete. Symlinks and long annotations come at once, because a view is made of them. When all is here, or when
 //! something is to refer to it, [`complete`] makes it an ordinary part of the repository.
 
+mod clean;
 mod fetcher;
+mod uses;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,8 +20,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use spfs_mount::view::NodeKind;
 use spfs_repo::{
-    Batch, Chain, Digest, Directory, Entry, EntryKind, Error as RepoError, Manifest, Object, ObjectBody, Progress,
-    Repository,
+    Batch, Chain, Digest, Directory, Entry, EntryKind, Error as RepoError, Manifest, NoProgress, Object, ObjectBody,
+    Progress, Repository,
 };
 
 use crate::error::Result;
@@ -27,7 +29,9 @@ use crate::runtime::Record;
 use crate::sync::{self, Options, Policy, Wanted};
 use crate::{Spfs, parallel, remotes, views};
 
+pub use clean::{Unused, clean};
 pub use fetcher::{Fetcher, network_descriptors};
+pub use uses::{Gate, Use};
 
 /// Objects that are read at the same time.
 const THREADS: usize = 4;
@@ -47,6 +51,7 @@ pub fn bring(
         return Ok(false);
     }
     let partial = spfs.local.make_partial()?;
+    spfs.gate.enter(&partial);
     if partial.missing(&[*root])?.is_empty() {
         return Ok(true);
     }
@@ -63,10 +68,61 @@ pub fn bring(
     Ok(true)
 }
 
+/// A repository, and behind it the objects of what is there in part.
+pub(crate) fn with_partial(repository: &Directory) -> Result<Arc<dyn Repository>> {
+    let whole = Arc::new(repository.clone());
+    Ok(match repository.partial()? {
+        Some(partial) => Arc::new(Chain::new(whole, vec![Arc::new(partial)])),
+        None => whole,
+    })
+}
+
+/// What lazy runtimes show of what is in `repository` in part: roots for cleaning.
+pub fn roots(spfs: &Spfs, repository: &Directory) -> Result<Vec<Digest>> {
+    repository.partial()?.map_or(Ok(Vec::new()), |partial| uses::needed(&partial, &spfs.env.hostname, false))
+}
+
 /// Whether the objects of `root` are here, kept apart.
 pub fn is_here(spfs: &Spfs, root: &Digest) -> bool {
     let partial = spfs.local.partial().ok().flatten();
-    partial.is_some_and(|partial| partial.missing(&[*root]).is_ok_and(|missing| missing.is_empty()))
+    partial.is_some_and(|partial| {
+        spfs.gate.enter(&partial);
+        partial.missing(&[*root]).is_ok_and(|missing| missing.is_empty())
+    })
+}
+
+/// Notes that the runtime of `record` uses what is here in part, if it is lazy. What of it is not here any more is
+/// brought again.
+pub fn hold(spfs: &Spfs, record: &Record) -> Result<Option<Use>> {
+    if record.config.lazy.is_empty() {
+        spfs.gate.leave();
+        return Ok(None);
+    }
+    let partial = spfs.local.make_partial()?;
+    spfs.gate.enter(&partial);
+    for root in partial.missing(&spfs.local.missing(&record.status.base)?)? {
+        bring_again(spfs, &record.config.lazy, &root)?;
+    }
+    let noted = Use::note(&partial, record);
+    spfs.gate.leave();
+    // Where nothing can be written nobody cleans.
+    Ok(noted.ok())
+}
+
+/// Brings `root` once more, from one of `remotes`.
+fn bring_again(spfs: &Spfs, remotes: &[String], root: &Digest) -> Result<()> {
+    let mut trouble = None;
+    for name in remotes {
+        let brought = remotes::open(spfs, Some(name))
+            .and_then(|remote| bring(spfs, &*remote, root, &Options::default(), &NoProgress));
+        match brought {
+            Ok(true) => return Ok(()),
+            // Its files are all here.
+            Ok(false) => return complete(spfs, remotes, &[*root], &NoProgress),
+            Err(error) => trouble = trouble.or(Some(error)),
+        }
+    }
+    trouble.map_or(Ok(()), Err)
 }
 
 /// What a remote that was found under `name` is called in a runtime's record: good from every directory.

@@ -30,7 +30,7 @@ use super::warm::{self, Warm};
 use super::{durable, registry, reset};
 use crate::Spfs;
 use crate::config::{Config, Env};
-use crate::lazy::Fetcher;
+use crate::lazy::{Fetcher, Use};
 
 /// What a monitor is started with.
 pub struct Monitor {
@@ -48,6 +48,8 @@ pub struct Monitor {
     pub payloads: PathBuf,
     /// The remotes from which payloads are fetched that are not there.
     pub lazy: Vec<String>,
+    /// What says that it uses what is here only in part.
+    pub in_use: Option<Arc<Use>>,
     /// What the network library needs for that; see [`crate::lazy::network_descriptors`].
     pub network: Vec<RawFd>,
     /// The surroundings and settings of whoever started it.
@@ -116,7 +118,12 @@ impl Monitor {
     /// The descriptors that it needs across [`spfs_mount::enter::enter`].
     pub fn descriptors(&self) -> Vec<RawFd> {
         let locks = [&self.alive].into_iter().chain(&self.durable).map(|lock| lock.0.as_raw_fd());
-        locks.chain([self.listener.as_raw_fd()]).chain(self.network.iter().copied()).collect()
+        locks.chain([self.listener.as_raw_fd()]).chain(self.for_fetching()).collect()
+    }
+
+    /// Those that servers need to fetch.
+    fn for_fetching(&self) -> impl Iterator<Item = RawFd> {
+        self.network.iter().copied().chain(self.in_use.iter().map(|in_use| in_use.descriptor()))
     }
 
     /// Supervises until the runtime has ended. The result is the exit status.
@@ -318,7 +325,7 @@ impl Supervisor {
                 let _ = rustix::thread::set_name(c"spfs-server");
                 keep.extend(self.monitor.durable.iter().map(|lock| lock.0.as_raw_fd()));
                 keep.push(held.as_raw_fd());
-                keep.extend(&self.monitor.network);
+                keep.extend(self.monitor.for_fetching());
                 process::close_descriptors_except(&keep);
                 process::exit_now(work())
             }
@@ -415,6 +422,7 @@ impl Supervisor {
             }
             dir.remove()
         };
+        self.monitor.in_use.iter().for_each(|in_use| in_use.end());
         i32::from(end().is_err())
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use spfs_mount::enter;
@@ -88,11 +89,13 @@ pub struct Entered {
 struct Undo {
     dir: Option<RuntimeDir>,
     durable: Option<PathBuf>,
+    in_use: Option<Arc<lazy::Use>>,
 }
 
 impl Undo {
     fn disarm(&mut self) -> Option<RuntimeDir> {
         self.durable = None;
+        self.in_use = None;
         self.dir.take()
     }
 }
@@ -106,13 +109,17 @@ impl Drop for Undo {
         if let Some(home) = &self.durable {
             let _ = dir::remove(home);
         }
+        if let Some(in_use) = &self.in_use {
+            in_use.end();
+        }
     }
 }
 
 /// Makes the record and the plan of a runtime.
 pub fn prepare(spfs: Spfs, request: StartRequest) -> Result<Prepared> {
-    let mut undo = Undo { dir: None, durable: None };
+    let mut undo = Undo { dir: None, durable: None, in_use: None };
     let (record, durable) = record(&spfs, &request, &mut undo)?;
+    undo.in_use = lazy::hold(&spfs, &record)?.map(Arc::new);
     let cached = shown::merged(&spfs, &record.status.base, &record.config.live_layers)?;
     let mut plan = shown::plan(&spfs, &record, &cached)?;
     if !plan.fetch && plan.strategies.first().is_some_and(Strategy::can_be_shared) {
@@ -245,6 +252,7 @@ impl Prepared {
             share: plan.share.clone(),
             payloads: plan.payloads.clone(),
             lazy: record.config.lazy.clone(),
+            in_use: undo.in_use.clone(),
             network,
             env,
             config,
