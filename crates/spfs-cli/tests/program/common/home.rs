@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::caller::is_root;
 use super::leaks::{self, Allowed};
+use super::watch::Watch;
 use super::{Caller, Cmd, Host, Pty};
 
 /// A throw-away home. Dropping it fails the test if anything of it is still running, mounted, recorded or locked.
@@ -22,6 +23,7 @@ pub struct Home {
     env: RefCell<BTreeMap<String, String>>,
     allowed: RefCell<Allowed>,
     mounts: Vec<String>,
+    _watch: Watch,
 }
 
 impl Home {
@@ -37,6 +39,7 @@ impl Home {
             env: RefCell::default(),
             allowed: RefCell::default(),
             mounts: leaks::mounts(&host),
+            _watch: Watch::start(),
             dir,
             caller,
             host,

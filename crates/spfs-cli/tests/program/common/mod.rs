@@ -17,6 +17,8 @@
 //! * [`Gate`]: a way to a server that can be shut, so that transfers stop in the middle.
 //! * [`Cmd`], [`Output`], [`Running`], [`Pty`]: commands, all with a time limit, what they said, and what is still running.
 //!
+//! A test that hangs all the same ends the run after five minutes, with its name.
+//!
 //! A missing user, device or program fails the test with the command that provides it (`./test setup`).
 //!
 //! A test that takes more than about two seconds or writes a big tree comes in two sizes: [`full`] chooses. The small one
@@ -40,6 +42,7 @@ mod leaks;
 mod pty;
 mod running;
 mod sound;
+mod watch;
 
 pub use caller::{Caller, is_root};
 pub use command::{Cmd, Output};
