@@ -33,7 +33,7 @@ pub fn runtime() -> ArgValueCompleter {
 /// For an argument that is the name of a remote.
 pub fn remote() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
-        let config = Env::from_process().ok().and_then(|env| Config::load(&env).ok());
+        let config = Config::load(&Env::from_process()).ok();
         let names = config.into_iter().flat_map(|config| config.remotes.into_keys());
         names.filter(|name| name.starts_with(&*typed.to_string_lossy())).map(CompletionCandidate::new).collect()
     })
@@ -47,7 +47,7 @@ fn candidates(before: &str, typed: &str) -> Vec<CompletionCandidate> {
 
 /// Whatever goes wrong, a completion says nothing: it would end up in the middle of somebody's command line.
 fn spfs() -> Option<Spfs> {
-    let env = Env::from_process().ok()?;
+    let env = Env::from_process();
     let config = Config::load(&env).ok()?;
     Spfs::open(env, config).ok()
 }

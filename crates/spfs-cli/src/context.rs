@@ -66,7 +66,7 @@ impl Context {
 
 /// The environment and the configuration, without opening anything; warns about what is odd in them.
 pub fn surroundings() -> Result<(Env, Config)> {
-    let env = Env::from_process()?;
+    let env = Env::from_process();
     let config = Config::load(&env)?;
     for warning in &config.warnings {
         warn(&warning.to_string());

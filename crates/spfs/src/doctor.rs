@@ -198,7 +198,7 @@ fn backends(spfs: &Spfs) -> Vec<Finding> {
             Some(cache) => Scratch::make(cache)?,
             None => Scratch::make(spfs.local.root())?,
         };
-        let trial = Trial::make(&payloads.0, &cache.0, &spfs.env.boot_id)?;
+        let trial = Trial::make(&payloads.0, &cache.0, &spfs.env.boot()?)?;
         Ok((payloads, cache, trial))
     });
     let (_payloads, _cache, trial) = match &made {

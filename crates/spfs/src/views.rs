@@ -202,7 +202,7 @@ impl<'a> Shelf<'a> {
     /// The view of this name, if it is there and good.
     fn open(&self, name: &str) -> Option<CachedView> {
         let path = self.path(name)?;
-        let view = View::open(&path, &self.spfs.env.boot_id).ok()?;
+        let view = View::open(&path, &self.spfs.env.boot().ok()?).ok()?;
         cache::touch(&path, self.spfs.env.now());
         Some(CachedView { key: identity(&view), view, path, held: None })
     }
@@ -210,7 +210,7 @@ impl<'a> Shelf<'a> {
     /// Writes a view to the cache, if that can be done.
     fn put(&self, name: &str, bytes: &[u8]) -> Option<CachedView> {
         let path = self.path(name)?;
-        view::write(&path, bytes, &self.spfs.env.boot_id).ok()?;
+        view::write(&path, bytes, &self.spfs.env.boot().ok()?).ok()?;
         self.open(name)
     }
 
@@ -228,7 +228,7 @@ impl<'a> Shelf<'a> {
         let mut file = File::from(file);
         file.write_all(bytes).map_err(io("write"))?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let view = View::open(&path, &self.spfs.env.boot_id)?;
+        let view = View::open(&path, &self.spfs.env.boot()?)?;
         Ok(CachedView { key: identity(&view), view, path, held: Some(file) })
     }
 

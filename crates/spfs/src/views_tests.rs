@@ -122,7 +122,7 @@ fn damaged_and_stale_views_are_made_again() {
         assert_eq!((paths(&again.view), &again.key, again.is_cached()), (expected.clone(), &key, true));
     }
     let mut later = Home::new().spfs;
-    later.env.boot_id = [9; 16];
+    later.env.boot_id = Some([9; 16]);
     let rebooted = Spfs { dirs: home.spfs.dirs.clone(), local: home.spfs.local.clone(), ..later };
     let again = without_objects(&home, || merged(&rebooted, &[layer], &[]).unwrap());
     assert_eq!(paths(&again.view), expected);
@@ -140,7 +140,7 @@ fn a_cache_that_cannot_be_used_is_gone_around() {
         let view = merged(&home.spfs, &[layer], &[]).unwrap();
         assert!(!view.is_cached());
         assert_eq!(paths(&view.view), ["bin", "bin/old", "bin/tool", "link -> bin/tool"]);
-        assert_eq!(View::open(&view.path, &home.spfs.env.boot_id).unwrap().len(), view.view.len());
+        assert_eq!(View::open(&view.path, &home.spfs.env.boot().unwrap()).unwrap().len(), view.view.len());
         ensure(&home.spfs, &[layer]).unwrap();
     }
 }

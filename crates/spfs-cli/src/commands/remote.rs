@@ -141,7 +141,7 @@ fn listed(config: &Config, name: &str, remote: &Remote) -> Listed {
 
 fn add(context: &Context, name: &str, address: &str, replace: bool, json: &Json) -> Result<ExitCode> {
     check_name(name)?;
-    let env = Env::from_process()?;
+    let env = Env::from_process();
     let address = remotes::check_address(address, &env.cwd)?;
     let mut file = UserFile::open(&env)?;
     if file.has_remote(name) && !replace {

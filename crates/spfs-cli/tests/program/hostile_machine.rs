@@ -106,10 +106,27 @@ fn without_user_namespaces() {
 fn without_proc() {
     for caller in [Caller::Root, Caller::user()] {
         let Some(home) = prepared(caller) else { return };
-        for arguments in ["read one a", "run one -- true"] {
-            let said = on_a_machine(&home, "mount -t tmpfs none /proc", arguments);
-            said.code(1).stdout_is("").stderr_has("error: could not read /proc/").stderr_has("caused by: No such file");
+        let proc = "mount -t tmpfs none /proc";
+        on_a_machine(&home, proc, "read one a").ok().stdout_is("a").stderr_is("");
+        let said = on_a_machine(&home, proc, "run one -- true");
+        said.code(1).stdout_is("").stderr_has("error: could not read /proc/").stderr_has("caused by: No such file");
+        home.is_sound();
+    }
+}
+
+/// A /proc that shows processes and nothing of the kernel, as services of systemd have it (`ProcSubset=pid`).
+#[test]
+fn a_proc_without_the_kernel() {
+    for caller in [Caller::Root, Caller::user()] {
+        let Some(home) = prepared(caller) else { return };
+        let proc = "mount -t proc -o subset=pid none /proc";
+        home.write("tree/b", "b");
+        let commit = format!("commit --path {} --tag two", home.path("tree").display());
+        for (arguments, said) in [("read one a", "a"), (&commit, "two"), ("tags", "one\ntwo"), ("clean", "")] {
+            on_a_machine(&home, proc, arguments).ok().stdout_has(said).stderr_lacks("error");
         }
+        let said = on_a_machine(&home, proc, "run one -- true");
+        said.code(1).stdout_is("").stderr_has("error: could not read /proc/sys/kernel/random/boot_id");
         home.is_sound();
     }
 }

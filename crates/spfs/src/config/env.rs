@@ -25,8 +25,9 @@ pub struct Env {
     pub cwd: PathBuf,
     /// The machine's name.
     pub hostname: String,
-    /// The kernel's boot id: changes with every start of the machine.
-    pub boot_id: [u8; 16],
+    /// The kernel's boot id: changes with every start of the machine. `None` where /proc does not show it, as in services
+    /// that see processes only ([`Env::boot`]).
+    pub boot_id: Option<[u8; 16]>,
     /// Where the system's configuration and user database are: `/etc`.
     pub etc: PathBuf,
 }
@@ -36,10 +37,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Env {
     /// The surroundings of this process.
-    ///
-    /// Errors: the boot id cannot be read (no /proc).
-    pub fn from_process() -> Result<Self> {
-        let boot_id = std::fs::read_to_string(BOOT_ID).map_err(Error::io("read", BOOT_ID))?;
+    pub fn from_process() -> Self {
         let mut env = Env {
             vars: std::env::vars_os().collect(),
             uid: rustix::process::geteuid().as_raw(),
@@ -47,12 +45,18 @@ impl Env {
             home: None,
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            boot_id: parse_boot_id(&boot_id)
-                .ok_or_else(|| Error::invalid("boot id", boot_id.trim(), "it is not a UUID"))?,
+            boot_id: read_boot_id().ok(),
             etc: PathBuf::from("/etc"),
         };
         env.home = env.absolute("HOME").or_else(|| user::lookup(&env.etc, env.uid).map(|entry| entry.home));
-        Ok(env)
+        env
+    }
+
+    /// The kernel's boot id, for whoever cannot do without: runtimes and the caches of their views.
+    ///
+    /// Errors: /proc does not show it.
+    pub fn boot(&self) -> Result<[u8; 16]> {
+        self.boot_id.map_or_else(read_boot_id, Ok)
     }
 
     /// Surroundings with nothing in them but a home directory: for tests and embedding programs.
@@ -66,7 +70,7 @@ impl Env {
             etc: home.join("etc"),
             home: Some(home),
             hostname: "localhost".to_owned(),
-            boot_id: [1; 16],
+            boot_id: Some([1; 16]),
         }
     }
 
@@ -115,9 +119,10 @@ impl Env {
     }
 }
 
-/// The 16 bytes of a UUID in text form.
-fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
-    uuid::Uuid::try_parse(text.trim()).ok().map(uuid::Uuid::into_bytes)
+fn read_boot_id() -> Result<[u8; 16]> {
+    let text = std::fs::read_to_string(BOOT_ID).map_err(Error::io("read", BOOT_ID))?;
+    let id = uuid::Uuid::try_parse(text.trim());
+    Ok(id.map_err(|_| Error::invalid("boot id", text.trim(), "it is not a UUID"))?.into_bytes())
 }
 
 #[cfg(test)]
@@ -127,8 +132,9 @@ mod tests {
 
     #[test]
     fn the_process_has_surroundings() {
-        let env = Env::from_process().unwrap();
-        assert_ne!(env.boot_id, [0; 16]);
+        let env = Env::from_process();
+        assert_eq!(env.boot_id, Some(env.boot().unwrap()));
+        assert_ne!(env.boot_id, Some([0; 16]));
         assert!(!env.hostname.is_empty());
         assert!(env.cwd.is_absolute());
     }

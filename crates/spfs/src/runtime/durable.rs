@@ -88,7 +88,7 @@ pub fn take(spfs: &Spfs, name: &str, force: bool) -> Result<(Record, AliveLock)>
             return Err(Error::Runtime { action: "rerun", name: name.to_owned(), reason });
         };
         let lock = if found.state == State::Saved { dir::try_lock(&home)? } else { None };
-        if registry::has_members(spfs, &found.record) || lock.is_none() && Instant::now() > deadline {
+        if registry::has_members(spfs, &found.record)? || lock.is_none() && Instant::now() > deadline {
             return Err(in_use(name));
         }
         if let Some(lock) = lock {

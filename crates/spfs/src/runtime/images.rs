@@ -17,7 +17,7 @@ pub fn ensure(spfs: &Spfs, key: &str, view: &View) -> Option<PathBuf> {
     let (uid, gid) = (spfs.env.uid, spfs.env.gid);
     let path = directory.join(format!("{key}-{}-{uid}-{gid}.erofs", image::VERSION));
     let made_now = File::open(&path).and_then(|file| image::stamp(&file));
-    if made_now.is_ok_and(|stamp| stamp == spfs.env.boot_id) {
+    if made_now.is_ok_and(|stamp| Some(stamp) == spfs.env.boot_id) {
         cache::touch(&path, spfs.env.now());
         return Some(path);
     }
@@ -25,6 +25,6 @@ pub fn ensure(spfs: &Spfs, key: &str, view: &View) -> Option<PathBuf> {
         // Nothing of ours; a file cannot take its name.
         let _ = std::fs::remove_dir_all(&path);
     }
-    image::create(&path, view, uid, gid, &spfs.env.boot_id).ok()?;
+    image::create(&path, view, uid, gid, &spfs.env.boot().ok()?).ok()?;
     Some(path)
 }

@@ -49,7 +49,7 @@ pub fn join(spfs: &Spfs, target: &Target) -> Result<Found> {
 }
 
 fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
-    let boot = boot_text(&spfs.env.boot_id);
+    let boot = boot_text(&spfs.env.boot()?);
     let mut found = registry::find(spfs, name)?;
     // One that has just been started: its monitor is about to note where it lives.
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -75,7 +75,7 @@ fn by_pid(spfs: &Spfs, pid: i32) -> Result<(Found, Pid)> {
     let none = |reason: &str| Error::invalid("process", &text, reason);
     let member = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| none("a pid is a positive number"))?;
     let namespace = inside::namespace_of(member).ok_or_else(|| none("there is none, or it may not be looked at"))?;
-    let boot = boot_text(&spfs.env.boot_id);
+    let boot = boot_text(&spfs.env.boot()?);
     let mut all = registry::list(spfs)?.into_iter();
     let found = all.find(|found| found.record.namespace(&boot) == Some(namespace));
     Ok((found.ok_or_else(|| none("it is in no runtime of yours"))?, member))

@@ -431,7 +431,10 @@ impl Supervisor {
 fn serve(mount: &ServedMount, deaths: u32, monitor: &Monitor) -> i32 {
     let served = || -> io::Result<()> {
         let view = match &mount.view {
-            Some(fd) => View::open(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), &monitor.env.boot_id),
+            Some(fd) => View::open(
+                Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())),
+                &monitor.env.boot().map_err(io::Error::other)?,
+            ),
             None => view::build(&Dir::default(), |_| Ok(Vec::new())).and_then(View::from_bytes),
         };
         let view = view.map_err(io::Error::other)?;

@@ -95,7 +95,7 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
 
 fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found> {
     let mut record = dir.load()?;
-    let namespace = record.namespace(&boot_text(&spfs.env.boot_id));
+    let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
     let mut alive = dir.is_alive();
     let inside = |id: u64| inhabited.contains(&id) && (alive || !inside::members(id, &record.name).is_empty());
     let members = namespace.is_some_and(inside);
@@ -116,8 +116,9 @@ fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found>
 }
 
 /// Whether any process is left in the runtime's namespace.
-pub fn has_members(spfs: &Spfs, record: &Record) -> bool {
-    record.namespace(&boot_text(&spfs.env.boot_id)).is_some_and(|id| !inside::members(id, &record.name).is_empty())
+pub fn has_members(spfs: &Spfs, record: &Record) -> Result<bool> {
+    let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
+    Ok(namespace.is_some_and(|id| !inside::members(id, &record.name).is_empty()))
 }
 
 /// All runtimes, by name. What nothing lives of any more is removed on the way.
@@ -261,7 +262,7 @@ pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
 fn end(spfs: &Spfs, found: &Found) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let namespace = found.record.namespace(&boot_text(&spfs.env.boot_id));
+        let namespace = found.record.namespace(&boot_text(&spfs.env.boot()?));
         let members = namespace.map(|id| inside::members(id, &found.record.name)).unwrap_or_default();
         for member in &members {
             let _ = rustix::process::kill_process(*member, Signal::KILL);

@@ -178,7 +178,7 @@ fn record(spfs: &Spfs, request: &StartRequest, undo: &mut Undo) -> Result<(Recor
         record.status.command.push(String::new());
     }
     record.config.host.clone_from(&spfs.env.hostname);
-    record.config.boot_id = boot_text(&spfs.env.boot_id);
+    record.config.boot_id = boot_text(&spfs.env.boot()?);
     if let Some(editable) = request.editable {
         record.status.editable = editable;
     }
