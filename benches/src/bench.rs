@@ -30,11 +30,13 @@ pub struct Bench {
     pub no_spfs: bool,
     rows_only: bool,
     trees: PathBuf,
+    /// The trees that are wanted.
+    names: Vec<&'static str>,
 }
 
 impl Bench {
-    /// Builds the program, makes the trees that are missing, and an empty home.
-    pub fn prepare(options: &Options) -> Result<Bench> {
+    /// Builds the program, makes those of the `trees` that are missing, and an empty home.
+    pub fn prepare(options: &Options, names: &[&str]) -> Result<Bench> {
         let is_root = rustix::process::geteuid().is_root();
         let trees = options.dir.join("trees");
         let dir = run_dir(options, rustix::process::getuid().as_raw(), options.no_spfs);
@@ -48,6 +50,7 @@ impl Bench {
             no_spfs: options.no_spfs,
             rows_only: options.rows_only,
             trees,
+            names: tree::wanted(names, options.full),
             dir,
         };
         make(&options.dir)?;
@@ -62,7 +65,7 @@ impl Bench {
             // Everyone must be able to execute them: target/ may lie in a closed home.
             bench.spfs = copy(&spfs, &options.dir.join("spfs"))?;
             bench.own = copy(&bench.own, &options.dir.join("spfs-bench"))?;
-            tree::make_all(&bench.trees, bench.full, |text| bench.say(text))?;
+            tree::make_all(&bench.trees, &bench.names, |text| bench.say(text))?;
         }
         Ok(bench)
     }
@@ -77,9 +80,9 @@ impl Bench {
         if self.is_root { "root" } else { "user" }
     }
 
-    /// The trees that there are, smallest first.
+    /// The trees that are wanted, smallest first.
     pub fn trees(&self) -> Result<Vec<Tree>> {
-        tree::all(&self.trees, self.full)
+        tree::all(&self.trees, &self.names)
     }
 
     /// The tree with the most files.
@@ -108,7 +111,7 @@ impl Bench {
 
     /// A directory in memory, of this user's own.
     pub fn shm(&self) -> PathBuf {
-        PathBuf::from(format!("/dev/shm/spfs-bench-{}", rustix::process::getuid().as_raw()))
+        self.memory("tree")
     }
 
     /// The trees of the programs that are measured (`programs.rs`), made once.
@@ -125,7 +128,7 @@ impl Bench {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
             .env("HOME", &home)
-            .env("XDG_RUNTIME_DIR", home.join("run"))
+            .env("XDG_RUNTIME_DIR", self.run(&home))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
@@ -136,9 +139,20 @@ impl Bench {
     pub fn home(&self, name: &str) -> PathBuf {
         let home = self.dir.join(name);
         // Made before anything is timed; a failure shows in the first command.
-        let _ = fs::create_dir_all(home.join("run"));
-        let _ = fs::set_permissions(home.join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let run = self.run(&home);
+        let _ = fs::create_dir_all(&home).and_then(|()| fs::create_dir_all(&run));
+        let _ = fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o700));
         home
+    }
+
+    /// The runtime directory that belongs to a home: in memory, as every login gets one.
+    fn run(&self, home: &Path) -> PathBuf {
+        let home = home.file_name().unwrap_or_default();
+        self.memory("run").join(if self.no_spfs { "without-spfs" } else { "with-spfs" }).join(home)
+    }
+
+    fn memory(&self, what: &str) -> PathBuf {
+        PathBuf::from(format!("/dev/shm/spfs-bench-{what}-{}", rustix::process::getuid().as_raw()))
     }
 
     /// Runs to the end and returns what was printed.
@@ -212,6 +226,7 @@ impl Bench {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let _ = fs::remove_dir_all(entry.path());
         }
+        let _ = fs::remove_dir_all(self.memory("run"));
     }
 }
 

@@ -15,6 +15,7 @@ mod memory;
 mod programs;
 mod reading;
 mod report;
+mod scale;
 mod share;
 mod start;
 mod thousand;
@@ -97,36 +98,40 @@ fn options(words: &[String]) -> Result<Options> {
     Ok(options)
 }
 
-type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
+/// A name, what measures, and the trees that it wants (`tree.rs`): others are not made for it.
+type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>, &'static [&'static str]);
 
 const SECTIONS: [Section; 13] = [
-    ("start", start::rows),
-    ("scale", start::scale),
-    ("first", first::rows),
-    ("commit", commit::rows),
-    ("touch", touch::rows),
-    ("reading", reading::rows),
-    ("programs", programs::rows),
-    ("memory", memory::rows),
-    ("thousand", thousand::rows),
-    ("share-directory", share::directory),
-    ("share-server", share::served),
-    ("share-large", share::large),
-    ("share-again", share::again),
+    ("start", start::rows, &["toolchain", "node_modules"]),
+    ("scale", scale::rows, &[]),
+    ("first", first::rows, &tree::NAMES),
+    ("commit", commit::rows, &tree::NAMES),
+    ("touch", touch::rows, &["toolchain+docs"]),
+    ("reading", reading::rows, &["toolchain+docs"]),
+    ("programs", programs::rows, &["toolchain"]),
+    ("memory", memory::rows, &tree::NAMES),
+    ("thousand", thousand::rows, &["toolchain"]),
+    ("share-directory", share::directory, &tree::NAMES),
+    ("share-server", share::served, &tree::NAMES),
+    ("share-large", share::large, &[]),
+    ("share-again", share::again, &tree::NAMES),
 ];
 
+fn sections(options: &Options) -> impl Iterator<Item = Section> {
+    SECTIONS.into_iter().filter(|(name, ..)| name.contains(&options.only) && (!options.no_spfs || *name == "start"))
+}
+
 fn run(options: &Options) -> Result<()> {
-    let bench = Bench::prepare(options)?;
+    let trees: Vec<&str> = sections(options).flat_map(|(.., trees)| trees).copied().collect();
+    let bench = Bench::prepare(options, &trees)?;
     let mut rows = Vec::new();
-    for (name, section) in SECTIONS {
-        if name.contains(&options.only) && (!options.no_spfs || name == "start") {
-            bench.say(&format!("measuring: {name}"));
-            let found = section(&bench).map_err(|problem| format!("{name}: {problem}"))?;
-            for row in &found {
-                bench.say(&row.to_string());
-            }
-            rows.extend(found);
+    for (name, section, _) in sections(options) {
+        bench.say(&format!("measuring: {name}"));
+        let found = section(&bench).map_err(|problem| format!("{name}: {problem}"))?;
+        for row in &found {
+            bench.say(&row.to_string());
         }
+        rows.extend(found);
     }
     bench.clean_up();
     if options.rows_only {

@@ -41,7 +41,7 @@ fn of_tree(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
 
     // One CPU for all: who runs where decides more than who is faster.
     let _pinned = Pinned::new()?;
-    let rounds = (bench.rounds / 10).clamp(3, 10);
+    let rounds = (bench.rounds / 10).clamp(1, 5);
     let mut rows = Vec::new();
     for (request, what) in WORK {
         if request.split_once(' ').is_some_and(|(_, name)| !tree.path.join(name).exists()) {

@@ -1,12 +1,10 @@
 //! How long a warm start takes: any number of files, any number of layers, with `/spfs` on the host and without.
 
 use std::fs;
-use std::process::Command;
 
 use crate::bench::{Bench, Result};
 use crate::measure::{Contender, interleaved, ms, ratio};
 use crate::report::Row;
-use crate::tree;
 
 /// `spfs run TAG -- true` against bubblewrap and against the floor, for trees and for stacks.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
@@ -72,47 +70,36 @@ fn of_tag(bench: &Bench, what: &str, tag: &str) -> Result<Vec<Row>> {
     Ok(vec![row(", alone", spfs), row(", shared", shared), floor])
 }
 
-/// One file against a million, and one layer against two thousand.
-pub fn scale(bench: &Bench) -> Result<Vec<Row>> {
-    let small = stack(bench, 1)?;
-    let many = tree::million(bench.shm())?;
-    let committed = bench.output(bench.spfs("start", &format!("commit --path {} --tag million", many.display())));
-    let _ = fs::remove_dir_all(bench.shm());
-    committed?;
-    let mut rows = Vec::new();
-    for (what, tag) in [("1,000,000 files to 1", "million".to_owned()), ("2,000 layers to 1", stack(bench, 2000)?)] {
-        for (how, start) in [("alone", Bench::spfs as fn(&Bench, &str, &str) -> Command), ("shared", Bench::sharing)] {
-            let run = |tag: &str| start(bench, "start", &format!("run {tag} -- true"));
-            bench.output(run(&tag))?;
-            let contenders = vec![Contender::command("large", run(&tag)), Contender::command("small", run(&small))];
-            let times = interleaved(bench.rounds, contenders)?;
-            let measured = format!("{:.2} ms and {:.2} ms", ms(times[0]), ms(times[1]));
-            let work = format!("warm start, {how}, {what}");
-            rows.push(Row::ratio(bench.who(), work, ratio(times[0], times[1]), Some(1.2), measured));
-        }
-    }
-    Ok(rows)
-}
-
 /// A platform of that many layers, each with one file and a directory that all of them share; returns its tag.
-fn stack(bench: &Bench, layers: usize) -> Result<String> {
-    let mut digests = Vec::new();
-    for number in 0..layers {
-        let tree = bench.dir.join("layer");
-        let _ = fs::remove_dir_all(&tree);
-        fs::create_dir_all(tree.join("shared")).map_err(|err| format!("{}: {err}", tree.display()))?;
-        let file = tree.join(format!("shared/file-{number:04}"));
-        fs::write(&file, format!("layer {number}")).map_err(|err| format!("{}: {err}", file.display()))?;
-        let tag = format!("bench/layer-{number:04}");
-        bench.output(bench.spfs("start", &format!("commit --path {} --tag {tag}", tree.display())))?;
-        digests.push(tag);
-    }
+pub fn stack(bench: &Bench, layers: usize) -> Result<String> {
+    let numbers: Vec<usize> = (0..layers).collect();
+    // Each commit waits for the disk: a few at once.
+    let parts = numbers.chunks(layers.div_ceil(8));
+    let made: Vec<Result<Vec<String>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(|number| layer(bench, *number)).collect())).collect();
+        let gone = |_| Err("a thread that committed layers has ended".to_owned());
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(gone)).collect()
+    });
+    let tags = made.into_iter().collect::<Result<Vec<_>>>()?.concat();
     let tag = format!("bench/stack-{layers}");
-    bench.output(bench.spfs("start", &format!("commit --ref {} --tag {tag}", digests.join("+"))))?;
+    bench.output(bench.spfs("start", &format!("commit --ref {} --tag {tag}", tags.join("+"))))?;
     let seen = bench.output(bench.spfs("start", &format!("run {tag} -- ls /spfs/shared")))?;
     if seen.lines().count() == layers {
         Ok(tag)
     } else {
         Err(format!("{tag} does not show the files of {layers} layers"))
     }
+}
+
+/// One of the layers; returns its tag.
+fn layer(bench: &Bench, number: usize) -> Result<String> {
+    let tree = bench.dir.join(format!("layer-{number}"));
+    fs::create_dir_all(tree.join("shared")).map_err(|err| format!("{}: {err}", tree.display()))?;
+    let file = tree.join(format!("shared/file-{number:04}"));
+    fs::write(&file, format!("layer {number}")).map_err(|err| format!("{}: {err}", file.display()))?;
+    let tag = format!("bench/layer-{number:04}");
+    bench.output(bench.spfs("start", &format!("commit --path {} --tag {tag}", tree.display())))?;
+    let _ = fs::remove_dir_all(&tree);
+    Ok(tag)
 }

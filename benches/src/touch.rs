@@ -29,8 +29,7 @@ fn of_tree(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
         let command = bench.spfs("touch", &format!("run --backend {backend} tree --"));
         walk(bench, tree, inside(bench, command, &names))
     };
-    let backends =
-        if best == "server" { vec!["server", "render", "fuse"] } else { vec![best, "server", "render", "fuse"] };
+    let backends = [best, "render", "fuse"];
     let mut contenders = vec![Contender::timed("plain tree", |_| {
         let mut command = bench.command("touch", &bench.own);
         command.arg("walker").arg(&tree.path).arg(&names);
@@ -45,7 +44,7 @@ fn of_tree(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
         Walker::start(command(), tree)?.pass("stat")?;
         Walker::start(command(), tree)?.pass("stat")
     }));
-    let times = interleaved((bench.rounds / 10).clamp(3, 7), contenders)?;
+    let times = interleaved((bench.rounds / 10).clamp(1, 3), contenders)?;
     let (plain, second) = (times[0], times[times.len() - 1]);
     let mut rows = Vec::new();
     for (backend, time) in backends.iter().zip(&times[1..]) {

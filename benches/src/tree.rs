@@ -44,20 +44,24 @@ impl Tree {
 }
 
 /// Names in the order of their sizes; the last only in a full run.
-const NAMES: [&str; 4] = ["toolchain", "node_modules", "toolchain+docs", "million"];
+pub const NAMES: [&str; 4] = ["toolchain", "node_modules", "toolchain+docs", "million"];
 
 /// Packages with many files, when npm is there.
 const PACKAGES: [&str; 7] = ["@mui/icons-material", "date-fns", "aws-sdk", "webpack", "lodash", "typescript", "eslint"];
 
-/// The trees that have been made.
-pub fn all(parent: &Path, full: bool) -> Result<Vec<Tree>> {
-    let wanted = &NAMES[..if full { 4 } else { 3 }];
-    wanted.iter().map(|name| Tree::look(name, parent.join(name))).collect()
+/// The names that are wanted, smallest first; that of the million only in a full run.
+pub fn wanted(names: &[&str], full: bool) -> Vec<&'static str> {
+    NAMES[..if full { 4 } else { 3 }].iter().copied().filter(|name| names.contains(name)).collect()
+}
+
+/// Trees that have been made.
+pub fn all(parent: &Path, names: &[&str]) -> Result<Vec<Tree>> {
+    names.iter().map(|name| Tree::look(name, parent.join(name))).collect()
 }
 
 /// Makes the trees that are not there yet; each appears under its name only when it is complete.
-pub fn make_all(parent: &Path, full: bool, say: impl Fn(&str)) -> Result<()> {
-    for name in &NAMES[..if full { 4 } else { 3 }] {
+pub fn make_all(parent: &Path, names: &[&str], say: impl Fn(&str)) -> Result<()> {
+    for name in names {
         let path = parent.join(name);
         if path.exists() {
             continue;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::inside;
 use crate::link::{Announce, Link, Message};
 use crate::lower::Makers;
-use crate::namespace::{self, Situation};
+use crate::namespace::{self, Old, Situation};
 use crate::overlay::{self, Kind, Overlay};
 use crate::plan::{Plan, Strategy, Upper};
 use crate::share::{self, Shared};
@@ -73,7 +73,7 @@ pub fn enter(
     let Forked { link, server } = fork_monitor(&keep, served && shared.is_none(), monitor)?;
     namespace::unshare_mounts()?;
     if !situation.nested && !situation.present {
-        namespace::new_root()?;
+        namespace::new_root(Old::Hidden)?;
     }
     let makers = Makers { announce: Announce { monitor: &link, server: Cell::new(server.as_ref()) }, tree };
     let overlay = match shared.as_ref().and_then(Shared::mount) {

@@ -1,13 +1,13 @@
 //! Namespaces: one's own user and mount namespace, and a root directory that has a `/spfs`.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
@@ -128,7 +128,7 @@ pub fn unshare_mounts() -> Result<()> {
 pub fn drop_outer(situation: Situation) -> Result<()> {
     if !situation.privileged {
         // Inherited mounts are locked: only a root without them gets rid of them.
-        return new_root();
+        return new_root(Old::Gone);
     }
     while is_mounted() {
         mount::detach(SPFS)?;
@@ -142,25 +142,31 @@ pub fn staging() -> &'static str {
     places.into_iter().find(|place| Path::new(place).is_dir()).unwrap_or("/sys")
 }
 
+/// What becomes of the old root directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// It stays beneath the new one, out of reach of every path: to take it away makes the kernel wait for all CPUs.
+    Hidden,
+    /// It goes, and with it what it kept alive.
+    Gone,
+}
+
 /// Replaces the root directory by one of recursive binds of everything in the old one, with an empty `/spfs`.
-pub fn new_root() -> Result<()> {
+pub fn new_root(old: Old) -> Result<()> {
     let directory = std::env::current_dir().ok();
-    let entries = clone_root_entries()?;
+    let entries = root_entries()?;
     let context = mount::Context::new("tmpfs")?;
     context.string("source", "spfs-root")?;
     context.string("mode", "0755")?;
     context.string("size", "1m")?;
     let root = context.mount(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    let staging = entries.iter().find(|e| matches!(e.kind, RootEntry::Directory(_))).map_or("/proc", |e| &e.path);
-    mount::attach(root.as_fd(), staging)?;
+    // On top of the old one: until the root directory of this process changes, absolute paths lead to the old one.
+    mount::attach(root.as_fd(), "/")?;
     rustix::process::fchdir(&root).map_err(Error::system("enter the new root"))?;
-    for entry in &entries {
-        entry.place()?;
-    }
+    entries.iter().try_for_each(OldEntry::place)?;
     let spfs = &SPFS[1..];
     rustix::fs::mkdir(spfs, Mode::from_raw_mode(0o755)).map_err(Error::io("make", SPFS))?;
-    rustix::process::pivot_root(".", ".").map_err(Error::system("change the root directory"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(Error::system("leave the old root directory"))?;
+    change_root(old)?;
     rustix::process::chdir("/").map_err(Error::io("enter", "/"))?;
     mount::set_attributes(CWD, c"/", MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty())
         .map_err(Error::system("make the new root read-only"))?;
@@ -171,54 +177,50 @@ pub fn new_root() -> Result<()> {
     Ok(())
 }
 
-/// One name of the old root directory, on its way into the new one.
+/// Makes the current directory, the root of what is mounted on top of `/`, the root directory.
+fn change_root(old: Old) -> Result<()> {
+    // This is no chroot to the kernel, which looks at the topmost mount of the namespace's root: it is how every system
+    // leaves its initramfs. A container may have taken the privilege for it.
+    if old == Old::Hidden && rustix::process::chroot(".").is_ok() {
+        return Ok(());
+    }
+    rustix::process::pivot_root(".", ".").map_err(Error::system("change the root directory"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(Error::system("leave the old root directory"))
+}
+
+/// One name of the old root directory.
 struct OldEntry {
-    path: String,
-    kind: RootEntry,
+    path: PathBuf,
+    kind: FileType,
 }
 
-enum RootEntry {
-    Directory(OwnedFd),
-    File(OwnedFd),
-    Symlink(std::path::PathBuf),
-}
-
-fn clone_root_entries() -> Result<Vec<OldEntry>> {
+fn root_entries() -> Result<Vec<OldEntry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir("/").map_err(Error::io("list", "/"))? {
         let entry = entry.map_err(Error::io("list", "/"))?;
         let path = entry.path();
-        if path == Path::new(SPFS) {
-            continue;
+        if path != Path::new(SPFS) {
+            let kind = entry.file_type().map_err(Error::io("look at", &path))?;
+            entries.push(OldEntry { path, kind });
         }
-        let kind = entry.file_type().map_err(Error::io("look at", &path))?;
-        let Some(text) = path.to_str() else { continue };
-        let kind = if kind.is_symlink() {
-            RootEntry::Symlink(fs::read_link(&path).map_err(Error::io("read", &path))?)
-        } else {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-            let tree = rustix::mount::open_tree(CWD, text, flags).map_err(Error::io("clone the mounts of", &path))?;
-            if kind.is_dir() { RootEntry::Directory(tree) } else { RootEntry::File(tree) }
-        };
-        entries.push(OldEntry { path: text.to_owned(), kind });
     }
     Ok(entries)
 }
 
 impl OldEntry {
-    /// Makes the name in the current directory, which is the new root.
+    /// Makes the name in the current directory, which will be the new root.
     fn place(&self) -> Result<()> {
-        let name = self.path.trim_start_matches('/');
-        match &self.kind {
-            RootEntry::Symlink(target) => rustix::fs::symlink(target, name).map_err(Error::io("make", &self.path)),
-            RootEntry::Directory(tree) => {
-                rustix::fs::mkdir(name, Mode::from_raw_mode(0o755)).map_err(Error::io("make", &self.path))?;
-                mount::attach(tree.as_fd(), name)
-            }
-            RootEntry::File(tree) => {
-                fs::write(name, b"").map_err(Error::io("make", &self.path))?;
-                mount::attach(tree.as_fd(), name)
-            }
-        }
+        let Some(name) = self.path.file_name() else { return Ok(()) };
+        let made = if self.kind.is_symlink() {
+            let target = fs::read_link(&self.path).map_err(Error::io("read", &self.path))?;
+            return rustix::fs::symlink(target, name).map_err(Error::io("make", &self.path));
+        } else if self.kind.is_dir() {
+            rustix::fs::mkdir(name, Mode::from_raw_mode(0o755))
+        } else {
+            rustix::fs::mknodat(CWD, name, rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+        };
+        made.map_err(Error::io("make", &self.path))?;
+        // One call where a clone of the mounts and its move are three.
+        rustix::mount::mount_bind_recursive(&self.path, name).map_err(Error::io("bind", &self.path))
     }
 }

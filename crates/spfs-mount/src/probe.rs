@@ -75,7 +75,7 @@ impl Facility {
         match self {
             Facility::UserNamespace => namespace::unshare_user(),
             Facility::MountNamespace => own_mounts(),
-            Facility::NewRoot => own_mounts().and_then(|()| namespace::new_root()),
+            Facility::NewRoot => own_mounts().and_then(|()| namespace::new_root(namespace::Old::Hidden)),
             Facility::FuseDevice => open_fuse().map(drop),
             Facility::FuseMount => own_mounts().and_then(|()| mount_fuse()).map(drop),
             Facility::FuseResend => {

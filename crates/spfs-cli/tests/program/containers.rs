@@ -71,7 +71,7 @@ fn container(home: &Home, flags: Flags, code: &str) -> Cmd {
     }
     // Where the machine has cgroups of version 1, crun wants to see those of version 2.
     let prefix = match home.caller() {
-        Caller::User(account) if flags.rootless => {
+        Caller::User(account) if flags.rootless && is_root() => {
             format!("setpriv --reuid={} --regid={} --init-groups", account.uid, account.gid)
         }
         _ => String::new(),
@@ -83,7 +83,10 @@ fn container(home: &Home, flags: Flags, code: &str) -> Cmd {
         bundle.display(),
         std::process::id(),
     );
-    Home::new(Caller::Root).command(["unshare", "--mount", "sh", "-c", &start].map(str::to_owned).to_vec()).cwd("/")
+    let own = if is_root() { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount", "--cgroup"] };
+    let words = [&["unshare"], own, &["sh", "-c", &start]].concat();
+    let starter = Home::new(if is_root() { Caller::Root } else { Caller::user() });
+    starter.command(words.into_iter().map(str::to_owned).collect()).cwd("/")
 }
 
 fn mounts(home: &Home, flags: Flags, root: &Path) -> Vec<Value> {
@@ -133,8 +136,10 @@ fn config(home: &Home, flags: Flags, code: &str, mounts: &[Value]) -> Value {
     if flags.rootless {
         namespaces.push(json!({ "type": "user" }));
         let Caller::User(account) = Caller::user() else { unreachable!("a user") };
-        linux["uidMappings"] = json!([{ "containerID": 0, "hostID": account.uid, "size": 1 }]);
-        linux["gidMappings"] = json!([{ "containerID": 0, "hostID": account.gid, "size": 1 }]);
+        // Who starts without privilege is root of a user namespace already, in which crun is given its cgroups.
+        let (uid, gid) = if is_root() { (account.uid, account.gid) } else { (0, 0) };
+        linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
+        linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
     } else if flags.fuse {
         let fuse = json!({ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666 });
         linux["devices"] = json!([fuse]);
@@ -167,9 +172,12 @@ const LIFE: &str = "set -e; spfs run - -- sh -c 'echo one > /spfs/x; mkdir /spfs
     spfs run x --edit -- sh -c 'cat /spfs/x; rmdir /spfs/d; spfs info; spfs commit layer -t y; spfs run - -- ls -A /spfs'
     spfs run x+y -- sh -c 'ls -A /spfs; touch /spfs/z 2>/dev/null || echo ro'; spfs runtime list; spfs doctor";
 
-/// The homes of whoever runs in a container: root, or the test user. Only root can make containers here.
-fn homes() -> Vec<Home> {
-    if is_root() { vec![Home::new(Caller::Root), Home::new(Caller::user())] } else { Vec::new() }
+/// The homes of whoever runs in a container, with what makes it theirs: root, and the test user in a container that root
+/// made; without privilege the containers are rootless, and nobody in them can be another user than their root.
+fn homes(flags: Flags) -> Vec<(Home, Flags)> {
+    let user = if is_root() { Flags { user: true, ..flags } } else { Flags { rootless: true, ..flags } };
+    let root = is_root().then(|| (Home::new(Caller::Root), flags));
+    root.into_iter().chain([(Home::new(Caller::user()), user)]).collect()
 }
 
 fn lives(home: &Home, flags: Flags) -> Output {
@@ -180,8 +188,7 @@ fn lives(home: &Home, flags: Flags) -> Output {
 
 #[test]
 fn with_the_device_and_without_a_seccomp_filter() {
-    for home in homes() {
-        let flags = Flags { fuse: true, user: !home.caller().is_root(), ..Flags::default() };
+    for (home, flags) in homes(Flags { fuse: true, ..Flags::default() }) {
         // Root without CAP_SYS_ADMIN is treated like everyone else.
         lives(&home, flags).stdout_has("backend `server`").stderr_lacks("warning");
     }
@@ -189,16 +196,14 @@ fn with_the_device_and_without_a_seccomp_filter() {
 
 #[test]
 fn without_the_device_there_are_renders() {
-    for home in homes() {
-        let flags = Flags { user: !home.caller().is_root(), ..Flags::default() };
+    for (home, flags) in homes(Flags::default()) {
         lives(&home, flags).stdout_has("backend `render`").stdout_has("--device /dev/fuse").stderr_has("/dev/fuse");
     }
 }
 
 #[test]
 fn with_the_seccomp_filter_of_docker() {
-    for home in homes() {
-        let flags = Flags { fuse: true, seccomp: true, user: !home.caller().is_root(), ..Flags::default() };
+    for (home, flags) in homes(Flags { fuse: true, seccomp: true, ..Flags::default() }) {
         let out = container(&home, flags, "spfs run - -- true; spfs doctor").run();
         out.code(1).stderr_has("user namespaces are not permitted here").stdout_has("NO  user namespaces");
         // What to type next.
@@ -211,6 +216,8 @@ fn with_the_seccomp_filter_of_docker() {
     }
 }
 
+/// Of the machine's root: nobody else can make such a container, and a rootless one is in
+/// [`without_privilege_on_the_host`].
 #[test]
 fn with_sys_admin() {
     if is_root() {
@@ -221,27 +228,24 @@ fn with_sys_admin() {
 
 #[test]
 fn with_a_read_only_root() {
-    for home in homes() {
-        let user = !home.caller().is_root();
-        let flags = Flags { fuse: true, read_only: true, user, ..Flags::default() };
+    for (home, flags) in homes(Flags { fuse: true, read_only: true, ..Flags::default() }) {
         lives(&home, flags).stdout_has("backend `server`").stderr_lacks("warning");
         // Without a place that can be written to.
         let out = container(&home, flags, "HOME=/root XDG_DATA_HOME=/opt/data spfs run - -- true").run();
         out.code(1).stderr_has("/opt").stderr_has("hint: ").stderr_has("SPFS_STORAGE_ROOT=DIR");
         let flags = Flags { no_tmp: true, ..flags };
         let out = container(&home, flags, "unset XDG_RUNTIME_DIR; spfs run - -- true").run();
-        out.code(1).stderr_has(&format!("/tmp/spfs-{}", if user { home.caller().uid() } else { 0 }));
+        out.code(1).stderr_has(&format!("/tmp/spfs-{}", if flags.user { home.caller().uid() } else { 0 }));
         out.stderr_has("hint: ").stderr_has("XDG_RUNTIME_DIR");
     }
 }
 
 #[test]
 fn without_privilege_on_the_host() {
-    for home in homes().into_iter().filter(|home| !home.caller().is_root()) {
-        let flags = Flags { rootless: true, fuse: true, ..Flags::default() };
-        lives(&home, flags).stdout_has("backend `server`").stderr_lacks("warning");
-        // With all capabilities of its user namespace; an image can only be mounted by root of the machine.
-        lives(&home, Flags { sys_admin: true, ..flags }).stdout_has("backend `server`").stderr_lacks("warning");
-        lives(&home, Flags { fuse: false, ..flags }).stdout_has("backend `render`");
-    }
+    let home = Home::new(Caller::user());
+    let flags = Flags { rootless: true, fuse: true, ..Flags::default() };
+    lives(&home, flags).stdout_has("backend `server`").stderr_lacks("warning");
+    // With all capabilities of its user namespace; an image can only be mounted by root of the machine.
+    lives(&home, Flags { sys_admin: true, ..flags }).stdout_has("backend `server`").stderr_lacks("warning");
+    lives(&home, Flags { fuse: false, ..flags }).stdout_has("backend `render`");
 }

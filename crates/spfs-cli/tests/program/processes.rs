@@ -1,6 +1,6 @@
 //! The command is the process that the caller started: its pid, status, signals, terminal and children are its own.
 
-use crate::common::{Home, eventually, every_caller, everywhere};
+use crate::common::{Caller, Home, eventually, every_caller, everywhere, is_root};
 use rustix::process::Signal;
 
 /// Says whether `wait(-1)` finds a child: there is none, although a monitor was started.
@@ -226,5 +226,29 @@ fn a_start_that_fails_leaves_nothing() {
         home.script("-", "true").env("SPFS_FILESYSTEM_TMPFS_SIZE", "nonsense").run().fails();
         home.wait_for_the_end();
         assert_eq!(home.records(), Vec::<String>::new());
+    });
+}
+
+/// Whatever root directory is made for it: the host's names, what the host mounts and unmounts later, and namespaces of
+/// one's own, which the kernel refuses to who is in a chroot.
+#[test]
+fn inside_everything_else_is_the_hosts() {
+    everywhere(|home| {
+        let names = home.sh("ls -A / | grep -vx spfs").run().ok().stdout.clone();
+        let code = "ls -A / | grep -vx spfs; read line; cat at/file; read line
+            test ! -e at/file; test -e /spfs && unshare --user --map-root-user --mount --pid --fork true && echo all";
+        let mut inside = home.sh(&format!("mkdir at; exec spfs run - -- sh -c \"{code}\"")).stdin_open().spawn();
+        inside.wait_for(names.lines().last().unwrap());
+        if is_root() {
+            let root = Home::on(Caller::Root, home.host().clone());
+            let at = home.path("at").display().to_string();
+            root.sh(&format!("mount -t tmpfs none {at}; echo later > {at}/file")).run().ok();
+            inside.send("\n");
+            inside.wait_for("later");
+            root.sh(&format!("umount {at}")).run().ok();
+        }
+        inside.close_stdin();
+        let mounted = if is_root() { "later\n" } else { "" };
+        assert_eq!(inside.finish().ok().stdout, format!("{names}{mounted}all\n"));
     });
 }

@@ -64,7 +64,9 @@ impl RuntimeDir {
         let path = self.path.join("lock");
         let file = open_lock(&path)?;
         file.try_lock().map_err(|e| Error::io("lock", &path)(io::Error::from(e)))?;
-        save(&self.path, record, false)?;
+        // Nobody sees it before the whole directory gets its name.
+        let path = self.record_path();
+        write(&path, record, false).map_err(Error::io("write", &path))?;
         Ok(AliveLock(file))
     }
 
@@ -138,15 +140,14 @@ pub fn try_lock(directory: &Path) -> Result<Option<AliveLock>> {
 pub fn save(directory: &Path, record: &Record, durable: bool) -> Result<()> {
     let path = directory.join("record.json");
     let staged = directory.join("record.new");
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&staged)?;
-        file.write_all(record.to_json().as_bytes())?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&staged, &path)
-    };
-    write().map_err(Error::io("write", &path))
+    let written = write(&staged, record, durable).and_then(|()| fs::rename(&staged, &path));
+    written.map_err(Error::io("write", &path))
+}
+
+fn write(path: &Path, record: &Record, durable: bool) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    file.write_all(record.to_json().as_bytes())?;
+    if durable { file.sync_all() } else { Ok(()) }
 }
 
 /// Removes a runtime's directory, all at once for whoever looks; nothing there is no error.

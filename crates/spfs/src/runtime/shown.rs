@@ -64,12 +64,16 @@ fn strategies(spfs: &Spfs, cached: &CachedView, lazy: bool) -> Result<Vec<Strate
         Backend::Image if !privileged => {
             return Err(unusable("only root of the machine, with CAP_SYS_ADMIN, may mount an image"));
         }
-        Backend::Image => vec![image().ok_or_else(|| unusable("there is no cache that root alone can write"))?],
+        Backend::Image => vec![image().ok_or_else(|| unusable(NO_PLACE))?],
         Backend::Server => vec![Strategy::Server],
         Backend::Render => vec![render()?],
         Backend::Full => vec![Strategy::Full],
     })
 }
+
+/// Why there is no image where root may mount one.
+const NO_PLACE: &str = "it needs a cache that root alone can write, and not on tmpfs or overlayfs, from which the kernel \
+                        mounts no image";
 
 fn unusable(reason: &str) -> Error {
     Error::Unsupported { what: "the backend `image`".to_owned(), reason: reason.to_owned() }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{OFlags, XattrFlags};
@@ -94,9 +96,21 @@ pub fn copying(place: &Place) {
     assert_eq!(text(own.at("file")), BELOW);
 }
 
+/// Other tests beside this one (`thousand.rs`) use up the 128 that a user may have; they give them back soon.
+fn inotify_instance() -> OwnedFd {
+    let (mut tries, pause) = (0, Duration::from_millis(20));
+    loop {
+        match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Err(Errno::MFILE) if tries < 1000 => std::thread::sleep(pause),
+            other => return other.unwrap(),
+        }
+        tries += 1;
+    }
+}
+
 /// The events in `watched` while `action` runs, as kinds with names.
 fn events(watched: &Path, action: impl FnOnce()) -> BTreeSet<(u32, String)> {
-    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+    let watch = inotify_instance();
     inotify::add_watch(&watch, watched, WatchFlags::ALL_EVENTS).unwrap();
     action();
     let mut buffer = [MaybeUninit::uninit(); 8192];
