@@ -25,6 +25,7 @@ mod hostile_trees;
 mod identity;
 mod lazy;
 mod lazy_clean;
+mod lazy_remotes;
 mod leftovers;
 mod nesting;
 mod posix;

@@ -7,13 +7,13 @@ use rustix::process::Signal;
 use crate::common::{Home, Running, binary, eventually, every_caller};
 
 /// An SSH server for whoever calls, with keys made for it in the home.
-struct Sshd {
+pub struct Sshd {
     running: Running,
     port: u16,
 }
 
 impl Sshd {
-    fn start(home: &Home) -> Sshd {
+    pub fn start(home: &Home) -> Sshd {
         for key in ["host-key", "key"] {
             let file = home.path(key).display().to_string();
             home.command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &file].map(str::to_owned).into())
@@ -46,11 +46,11 @@ impl Sshd {
     }
 
     /// The address of `path` over there, where spfs is `program`.
-    fn address(&self, path: &str, program: &str) -> String {
+    pub fn address(&self, path: &str, program: &str) -> String {
         format!("ssh://127.0.0.1:{}{path}?program={program}", self.port)
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         self.running.signal(Signal::TERM);
         self.running.finish();
     }

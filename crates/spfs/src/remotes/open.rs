@@ -59,6 +59,7 @@ impl<'a> Opener<'a> {
         let namespace = namespace.as_deref();
         let opened: Arc<dyn Repository> = match kind {
             Kind::Directory { path, create, lazy } => {
+                let path = self.spfs.env.cwd.join(path);
                 let name = named("file", &path, namespace);
                 let namespace = namespace.map(str::to_owned);
                 leaf(name, lazy || away, move || {
@@ -68,6 +69,7 @@ impl<'a> Opener<'a> {
             }
             // Existing SPFS makes an archive that is not there, too.
             Kind::Archive { path } => {
+                let path = self.spfs.env.cwd.join(path);
                 let name = named("tar", &path, namespace);
                 let namespace = namespace.map(str::to_owned);
                 leaf(name, away, move || Ok(Arc::new(Archive::create(&path)?.with_namespace(namespace.as_deref())?)))?
@@ -143,5 +145,19 @@ fn named(scheme: &str, path: &Path, namespace: Option<&str>) -> String {
 fn server(spfs: &Spfs, address: &str, namespace: Option<&str>) -> Result<Arc<dyn Repository>> {
     let ssh_command = spfs.env.var("SPFS_SSH_COMMAND").map(|command| command.to_string_lossy().into_owned());
     let options = Options { namespace: namespace.map(str::to_owned), ssh_command };
-    Ok(Arc::new(Client::new(address, options)?))
+    Ok(Arc::new(Client::new(&with_absolute_files(address, &spfs.env.cwd), options)?))
+}
+
+/// The address of a server with the files in it named from the root: who opens it again, by the address that it says it
+/// has, may be in another directory.
+fn with_absolute_files(address: &str, cwd: &Path) -> String {
+    let Some((place, query)) = address.split_once('?') else { return address.to_owned() };
+    let absolute = |parameter: &str| match parameter.split_once('=') {
+        Some((name @ ("ca" | "token_file"), path)) if !path.is_empty() => {
+            format!("{name}={}", cwd.join(path).display())
+        }
+        _ => parameter.to_owned(),
+    };
+    let parameters: Vec<String> = query.split('&').map(absolute).collect();
+    format!("{place}?{}", parameters.join("&"))
 }

@@ -4,7 +4,7 @@ mod life;
 mod limits;
 mod luck;
 mod rights;
-mod tls;
+pub mod tls;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};

@@ -6,7 +6,7 @@ use super::{Server, connect, get, rest};
 use crate::common::{Home, every_caller};
 
 /// Makes an authority, and a certificate by it for `localhost` and 127.0.0.1.
-fn certificates(home: &Home, name: &str) {
+pub fn certificates(home: &Home, name: &str) {
     let code = format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name}-ca \
              -keyout {name}-ca.key -out {name}-ca.pem
