@@ -6,6 +6,7 @@ use std::io::Write as _;
 use spfs::{Config, Env, Spfs};
 
 use crate::errors::{Result, warn};
+use crate::hints;
 use crate::output::Output;
 use crate::progress::{Bar, Style};
 
@@ -37,6 +38,7 @@ impl Context {
         let (env, config) = surroundings()?;
         let mut spfs = Spfs::open(env, config)?;
         spfs.warn = |warning| warn(&warning.to_string());
+        hints::local_is(spfs.local.root());
         Ok(spfs)
     }
 

@@ -2,13 +2,22 @@
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use spfs::failure::FailureKind;
 use spfs::{mount, repo, runtime};
 
 use crate::errors::chain;
 use crate::output::StdoutError;
+
+/// The local repository, once it was opened.
+static LOCAL: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where the local repository is: what is denied in another is no matter of where things are kept here.
+pub fn local_is(root: &Path) {
+    let _ = LOCAL.set(root.to_owned());
+}
 
 /// The hints for an error: looked for along the whole chain of causes, the first kind that has any.
 pub fn of(error: &(dyn StdError + 'static)) -> Vec<String> {
@@ -73,6 +82,8 @@ fn of_verb(error: &spfs::Error) -> Vec<String> {
 const NOTHING_TO_COMMIT: &str = "`spfs info` lists the active changes, `spfs edit` allows new ones";
 const BUSY: &str = "`fuser -vm /spfs` lists the processes that have files open; close the file and try again";
 const DENIED: &str = "`spfs config --origin` shows where things are kept; SPFS_STORAGE_ROOT=DIR keeps them elsewhere";
+const DENIED_ELSEWHERE: &str =
+    "whoever owns that decides who may use it; `spfs remote test` shows what works in each remote";
 const FULL: &str = "`spfs clean` empties caches; SPFS_STORAGE_ROOT=DIR keeps things elsewhere, and \
                     SPFS_FILESYSTEM_TMPFS_SIZE gives changes in /spfs more memory";
 
@@ -122,6 +133,11 @@ fn of_repository(error: &repo::Error) -> Vec<String> {
         }
         Error::Corrupt { .. } | Error::UnknownObject(_) | Error::MissingPayload(_) => {
             one("`spfs check` finds everything that is damaged, and what it belongs to")
+        }
+        Error::Io { path, source, .. }
+            if is_denied(source.kind()) && LOCAL.get().is_some_and(|local| !path.starts_with(local)) =>
+        {
+            one(DENIED_ELSEWHERE)
         }
         Error::Unreachable { trouble, .. } => of_network(*trouble),
         Error::Denied { unauthenticated: true, .. } => {
@@ -181,9 +197,13 @@ fn of_mount(error: &mount::Error) -> Vec<String> {
 fn of_system(kind: ErrorKind) -> Vec<String> {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => one(FULL),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => one(DENIED),
+        kind if is_denied(kind) => one(DENIED),
         _ => Vec::new(),
     }
+}
+
+fn is_denied(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
 /// What forbids user namespaces on this machine, and how to allow them.

@@ -23,6 +23,7 @@ mod usage;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    spfs::mount::sys::process::keep_own_permissions();
     cli::answer_completion();
     let result = match cli::parse(std::env::args_os()) {
         cli::Line::Run(command, context) => command.run(&context),

@@ -195,6 +195,11 @@ fn tag_streams() {
     Damage::Cut.to(&file);
     home.spfs_line("untag --all one").run().ok();
     home.spfs_line("tags").run().ok().stdout_is("other");
+    // What is no file is not opened, and found all the same.
+    home.sh(&format!("mkfifo {}", file.display())).run().ok();
+    home.spfs_line("tags").run().code(1).stdout_is("other").stderr_has("it is not a regular file");
+    home.spfs_line("check").run().code(1).stdout_has("Damaged: tag one").stdout_has("1 issue found");
+    home.spfs_line("untag --all one").run().ok();
     home.spfs(["tag", &stored.layer, "one"]).run().ok();
     home.is_sound();
 }

@@ -45,6 +45,7 @@ mod shells;
 mod soak;
 mod specs;
 mod strategies;
+mod studio;
 mod sync_bad_luck;
 mod thousand;
 mod verbs;

@@ -58,7 +58,7 @@ fn signals_go_to_the_command_and_to_nothing_else() {
 fn signal_dispositions_and_masks_are_inherited_as_without_us() {
     every_caller(|home| {
         let look = "grep -E '^Sig(Blk|Ign|Cgt):|^Umask' /proc/self/status";
-        for setup in ["true", "trap '' HUP", "trap '' INT QUIT", "trap '' PIPE", "umask 027"] {
+        for setup in ["true", "trap '' HUP", "trap '' INT QUIT", "trap '' PIPE", "umask 027", "umask 0777"] {
             let outside = home.sh(&format!("{setup}; {look}")).run().ok().stdout.clone();
             home.sh(&format!("{setup}; spfs run - -- {look}")).run().ok().stdout_is(&outside);
         }

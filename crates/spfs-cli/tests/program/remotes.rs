@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{Home, every_caller};
+use crate::common::{Caller, Home, every_caller};
 
 fn config_file(home: &Home, text: &str) -> std::path::PathBuf {
     let file = home.home_dir().join(".config/spfs/spfs.toml");
@@ -104,4 +104,15 @@ fn a_configuration_is_checked_as_a_whole() {
         config_file(home, "");
         home.spfs_line("config --origin").run().ok().stdout_has("default");
     });
+}
+
+#[test]
+fn what_a_remote_does_not_permit_is_no_matter_of_where_things_are_kept_here() {
+    let home = Home::new(Caller::user());
+    home.sh("mkdir t; echo a > t/a; spfs commit --path t -t x; spfs init repo $PWD/origin").run().ok();
+    home.sh("chmod -R a-w origin").run().ok();
+    let said = home.spfs_line("push x -r ./origin").run();
+    said.fails().stderr_has("Permission denied").stderr_has("whoever owns that").stderr_lacks("SPFS_STORAGE_ROOT");
+    let said = home.sh("chmod -R a-w ~/.local/share/spfs; echo b > t/a; spfs commit --path t -t x").run();
+    said.fails().stderr_has("Permission denied").stderr_has("SPFS_STORAGE_ROOT");
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use rustix::fs::Mode;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
@@ -177,10 +178,24 @@ pub fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Becomes the program of `command` with the signal mask and the SIGPIPE disposition that this process was started
+/// The umask that this process was started with, where [`keep_own_permissions`] has changed it; else all ones.
+static STARTED_UMASK: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// Sees to it that this process may use what it makes: a umask that takes permissions from the owner too is given to
+/// what this process becomes ([`exec_as_started`]), and not obeyed here. For the beginning of a program.
+pub fn keep_own_permissions() {
+    const OWN: u32 = 0o700;
+    let started = rustix::process::umask(Mode::from_raw_mode(0o077)).as_raw_mode();
+    rustix::process::umask(Mode::from_raw_mode(started & !OWN));
+    if started & OWN != 0 {
+        STARTED_UMASK.store(started, Ordering::Relaxed);
+    }
+}
+
+/// Becomes the program of `command` with the umask, the signal mask and the SIGPIPE disposition that this process was started
 /// with: Rust's runtime ignores SIGPIPE, and its `exec` clears both. Returns only if that fails.
 pub fn exec_as_started(command: &mut Command) -> io::Error {
-    // SAFETY: the closure runs in this process just before execve and makes two system calls, no allocation.
+    // SAFETY: the closure runs in this process just before execve and makes three system calls, no allocation.
     unsafe {
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_SETMASK, std::ptr::null(), &raw mut mask);
@@ -188,6 +203,10 @@ pub fn exec_as_started(command: &mut Command) -> io::Error {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
             if STARTED_WITHOUT_SIGPIPE.load(Ordering::Relaxed) {
                 libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+            }
+            let umask = STARTED_UMASK.load(Ordering::Relaxed);
+            if umask != u32::MAX {
+                libc::umask(umask);
             }
             Ok(())
         });

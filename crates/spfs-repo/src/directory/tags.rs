@@ -78,7 +78,7 @@ impl<'a> TagStore<'a> {
     /// Removes a stream.
     pub fn remove_stream(&self, name: &TagName) -> Result<()> {
         let path = self.path_of(name);
-        if !self.is_loose() && !path.is_file() {
+        if !self.is_loose() && std::fs::symlink_metadata(&path).is_err() {
             return Err(self.unknown(name));
         }
         // Not read: a damaged stream can be removed too.
@@ -125,7 +125,7 @@ impl<'a> TagStore<'a> {
         Ok(found)
     }
 
-    /// Every stream that has a record.
+    /// Every stream that has a record, and what stands in the place of one and is no file.
     pub fn names(&self) -> Result<Vec<TagName>> {
         let mut found = Vec::new();
         let mut folders = vec![String::new()];
@@ -138,7 +138,7 @@ impl<'a> TagStore<'a> {
                 } else if !is_directory
                     && let Some(stem) = stream::stem(name)
                     && let Ok(tag) = format!("{prefix}{stem}").parse()
-                    && std::fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > 0)
+                    && std::fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > 0 || !file.is_file())
                 {
                     found.push(tag);
                 }
@@ -268,6 +268,10 @@ fn read(path: &Path, name: &Path) -> Result<Option<Vec<Tag>>> {
     let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        // No file, or an absurdly long one.
+        Err(e) if e.raw_os_error().is_none() => {
+            return Err(Error::corrupt(format!("tag stream {}", name.display()), e.to_string()));
+        }
         Err(e) => return Err(Error::io("read", path)(e)),
     };
     codec::tag::decode_stream(&bytes).map(Some).map_err(|e| {
