@@ -25,6 +25,8 @@ pub fn with_origin(home: &Home) {
     home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("file:{}", origin.display()));
     home.spfs_line("push tree").run().ok();
     home.set("XDG_DATA_HOME", data.to_str().unwrap());
+    // Only what is opened comes; `lazy_ahead` is about the rest.
+    home.set("SPFS_FILESYSTEM_FETCH_AHEAD", "false");
     home.sh("rm -rf ~/.cache/spfs").run().ok();
 }
 

@@ -24,6 +24,7 @@ mod hostile_together;
 mod hostile_trees;
 mod identity;
 mod lazy;
+mod lazy_ahead;
 mod lazy_clean;
 mod lazy_remotes;
 mod leftovers;

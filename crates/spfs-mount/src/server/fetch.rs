@@ -8,23 +8,25 @@
 //! next open tries again.
 //!
 //! Like the metadata server it is stateless for the kernel: a node is the root (1) or a directory of two characters.
-//! Whoever is killed while it waits is let go; the fetch goes on, as others may want its result.
+//! Whoever is killed while it waits is let go; the fetch goes on, as others may want its result. When nobody waits for a
+//! worker, what is near the last file that came is fetched ahead (`ahead.rs`).
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use spfs_repo::Digest;
 
+use super::ahead::{self, Pace};
 use super::protocol::{FOREVER, Opcode, REPLY_MAX, REQUEST_MAX, init};
 use super::request::{self, Request};
 use super::{Answer, Outcome, Reply, send};
 use crate::MTIME;
-use crate::view::{NodeKind, View};
+use crate::view::{NodeId, NodeKind, View};
 
 /// Payloads on their way at the same time.
 pub(super) const WORKERS: usize = 8;
@@ -42,6 +44,15 @@ pub trait Fetch: Send + Sync {
     /// [`serve_fetches`] for one payload never twice at the same time.
     fn fetch(&self, wanted: &Wanted) -> bool;
 
+    /// Whether [`Fetch::fetch_ahead`] does anything.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+
+    /// Brings payloads that nobody waits for, as far as it can: what does not come is fetched when it is opened. Called by one thread
+    /// at a time.
+    fn fetch_ahead(&self, _wanted: &[Wanted]) {}
+
     /// The mount has gone: what is being fetched is to be given up.
     fn stop(&self) {}
 }
@@ -56,18 +67,24 @@ pub struct Wanted {
     pub path: String,
 }
 
-/// Answers lookups by fetching, until the file system is unmounted (`Ok`). The files are those of `view`, and belong to
-/// `uid` and `gid`.
+/// Answers lookups by fetching, until the file system is unmounted (`Ok`). The files are those of `view`, and the directories
+/// belong to `uid` and `gid`.
 ///
 /// Starts threads, which may outlive the call for as long as a fetch does not hear [`Fetch::stop`].
-pub fn serve_fetches(view: &View, device: BorrowedFd<'_>, uid: u32, gid: u32, fetch: Arc<dyn Fetch>) -> io::Result<()> {
+pub fn serve_fetches(
+    view: Arc<View>,
+    device: BorrowedFd<'_>,
+    uid: u32,
+    gid: u32,
+    fetch: Arc<dyn Fetch>,
+) -> io::Result<()> {
     let desk =
         Arc::new(Desk { device: device.try_clone_to_owned()?, state: Mutex::default(), changed: Condvar::new() });
     for _ in 0..WORKERS {
-        let (desk, fetch) = (Arc::clone(&desk), Arc::clone(&fetch));
-        std::thread::Builder::new().name("spfs-fetch".to_owned()).spawn(move || desk.work(&*fetch))?;
+        let (desk, view, fetch) = (Arc::clone(&desk), Arc::clone(&view), Arc::clone(&fetch));
+        std::thread::Builder::new().name("spfs-fetch".to_owned()).spawn(move || desk.work(&view, &*fetch))?;
     }
-    let received = Receiver { view, uid, gid, desk: &desk, fetch: &*fetch }.receive();
+    let received = Receiver { view: &view, uid, gid, desk: &desk, fetch: &*fetch }.receive();
     fetch.stop();
     desk.close();
     received
@@ -85,9 +102,14 @@ struct Waiter {
 #[derive(Default)]
 struct State {
     waiters: HashMap<Digest, Vec<Waiter>>,
-    queue: VecDeque<Wanted>,
+    queue: VecDeque<(NodeId, Wanted)>,
     busy: usize,
     closed: bool,
+    /// The last file that was waited for and has come, and how many may be fetched ahead near it.
+    ahead: Option<(NodeId, usize)>,
+    /// Whether some are on their way.
+    is_ahead: bool,
+    pace: Pace,
 }
 
 /// Where those who want payloads meet those who fetch them.
@@ -107,34 +129,91 @@ impl Desk {
     }
 
     /// Somebody wants a payload; it is queued unless it is on its way already.
-    fn want(&self, wanted: Wanted, waiter: Waiter) {
+    fn want(&self, file: NodeId, wanted: Wanted, waiter: Waiter) {
         let mut state = self.state();
         if let Some(waiters) = state.waiters.get_mut(&wanted.digest) {
             return waiters.push(waiter);
         }
         state.waiters.insert(wanted.digest, vec![waiter]);
-        state.queue.push_back(wanted);
+        state.queue.push_back((file, wanted));
         self.changed.notify_all();
     }
 
-    /// Fetches one payload after another.
-    fn work(&self, fetch: &dyn Fetch) {
+    /// Fetches one payload after another, and ahead when there is nothing else to do.
+    fn work(&self, view: &View, fetch: &dyn Fetch) {
         let mut state = self.state();
         while !state.closed {
-            let Some(wanted) = state.queue.pop_front() else {
+            if let Some((file, wanted)) = state.queue.pop_front() {
+                state = self.fetch(state, file, &wanted, fetch);
+            } else if !state.is_ahead
+                && let Some(near) = state.ahead.take()
+            {
+                state = self.fetch_ahead(state, view, near, fetch);
+            } else {
                 state = self.wait(state);
-                continue;
-            };
-            state.busy += 1;
-            drop(state);
-            let here = fetch.fetch(&wanted);
-            state = self.state();
-            state.busy -= 1;
-            for waiter in state.waiters.remove(&wanted.digest).unwrap_or_default() {
-                self.answer(waiter.unique, if here { Errno::STALE } else { Errno::IO });
             }
-            self.changed.notify_all();
         }
+    }
+
+    /// Fetches what somebody waits for.
+    fn fetch<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        file: NodeId,
+        wanted: &Wanted,
+        fetch: &dyn Fetch,
+    ) -> MutexGuard<'a, State> {
+        state.busy += 1;
+        let most = if fetch.looks_ahead() { state.pace.next(Instant::now()) } else { 0 };
+        drop(state);
+        let here = fetch.fetch(wanted);
+        let mut state = self.state();
+        state.busy -= 1;
+        for waiter in state.waiters.remove(&wanted.digest).unwrap_or_default() {
+            self.answer(waiter.unique, if here { Errno::STALE } else { Errno::IO });
+        }
+        // Nothing more is asked of a remote that has not given this.
+        state.ahead = if here && most > 0 { Some((file, most)) } else { None };
+        self.changed.notify_all();
+        state
+    }
+
+    /// Fetches what is near a file that has come. Whoever wants one of these meanwhile waits for all of them.
+    fn fetch_ahead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        view: &View,
+        (file, most): (NodeId, usize),
+        fetch: &dyn Fetch,
+    ) -> MutexGuard<'a, State> {
+        state.is_ahead = true;
+        state.busy += 1;
+        drop(state);
+        let begin = Instant::now();
+        let mut batch = ahead::near(view, file, most, &|digest| fetch.is_here(digest));
+        let mut state = self.state();
+        batch.retain(|wanted| !state.waiters.contains_key(&wanted.digest));
+        state.waiters.extend(batch.iter().map(|wanted| (wanted.digest, Vec::new())));
+        drop(state);
+        if !batch.is_empty() {
+            fetch.fetch_ahead(&batch);
+        }
+        let mut state = self.state();
+        for wanted in batch {
+            let waiters = state.waiters.remove(&wanted.digest).unwrap_or_default();
+            if !waiters.is_empty() && !fetch.is_here(&wanted.digest) {
+                // Now it is waited for, and if it cannot be had that is said.
+                state.waiters.insert(wanted.digest, waiters);
+                state.queue.push_back((file, wanted));
+                continue;
+            }
+            waiters.iter().for_each(|waiter| self.answer(waiter.unique, Errno::STALE));
+        }
+        state.is_ahead = false;
+        state.busy -= 1;
+        state.pace.done(begin, Instant::now(), most);
+        self.changed.notify_all();
+        state
     }
 
     fn answer(&self, unique: u64, error: Errno) {
@@ -285,8 +364,8 @@ impl Receiver<'_> {
         if self.fetch.is_here(&digest) {
             return Err(Errno::STALE);
         }
-        let wanted = self.wanted(digest).ok_or(Errno::NOENT)?;
-        self.desk.want(wanted, Waiter { unique: request.unique, thread, signalled: false });
+        let (file, wanted) = self.wanted(digest).ok_or(Errno::NOENT)?;
+        self.desk.want(file, wanted, Waiter { unique: request.unique, thread, signalled: false });
         Ok(Answer::None)
     }
 
@@ -309,11 +388,11 @@ impl Receiver<'_> {
         [0o040_755, 2, self.uid, self.gid, 0, 4096, 0].into_iter().for_each(|number| reply.u32(number));
     }
 
-    /// The payload of a file of the view.
-    fn wanted(&self, digest: Digest) -> Option<Wanted> {
+    /// The payload of a file of the view, and the file.
+    fn wanted(&self, digest: Digest) -> Option<(NodeId, Wanted)> {
         let with_it = (0..self.view.len()).filter(|id| self.view.digest(*id) == Some(digest));
         let files = with_it.filter_map(|id| Some((id, self.view.node(id)?)));
         let (id, node) = files.into_iter().find(|(_, node)| node.kind == NodeKind::File)?;
-        Some(Wanted { digest, size: node.size, path: self.view.path(id) })
+        Some((id, Wanted { digest, size: node.size, path: self.view.path(id) }))
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Sources of the protocol: the kernel's `include/uapi/linux/fuse.h`, version 7.40, and `fs/fuse/`.
 
+mod ahead;
 mod attributes;
 mod beside;
 mod data;

@@ -52,6 +52,12 @@ pub const KEYS: &[Key] = &[
         "Auto",
         "how /spfs is shown; Auto takes the best that works",
     ),
+    key(
+        "filesystem.fetch_ahead",
+        Holds::Bool,
+        "true",
+        "with filesystem.lazy, small files near one that was opened are fetched behind it",
+    ),
     key("filesystem.lazy", Holds::Bool, "false", "files of a remote are fetched when they are first opened"),
     key("filesystem.overlayfs_options.break_hardlinks", Holds::Bool, "true", "accepted: always so"),
     key("filesystem.overlayfs_options.metadata_copy_up", Holds::Bool, "true", "accepted: never so"),

@@ -78,6 +78,8 @@ pub struct Filesystem {
     pub annotation_size_limit: u64,
     /// Whether files of a remote are fetched when they are first opened.
     pub lazy: bool,
+    /// Whether what is near such a file is fetched behind it.
+    pub fetch_ahead: bool,
     /// Whether runtimes that nobody may change share one mount of their view.
     pub share: bool,
     /// How long what runtimes of a view share is kept after the last of them; seconds.
@@ -224,6 +226,7 @@ impl Config {
                 secondary_repositories: list("filesystem.secondary_repositories"),
                 annotation_size_limit: number("filesystem.annotation_size_limit"),
                 lazy: matches!(get("filesystem.lazy"), Some(Value::Bool(true))),
+                fetch_ahead: !matches!(get("filesystem.fetch_ahead"), Some(Value::Bool(false))),
                 share: !matches!(get("filesystem.share"), Some(Value::Bool(false))),
                 warm_seconds: number("filesystem.warm_seconds"),
                 tmpfs_size: text("filesystem.tmpfs_size"),

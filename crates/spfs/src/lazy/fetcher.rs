@@ -1,5 +1,6 @@
 //! Fetching a payload when it is first opened: what a monitor's server does for its runtime.
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -118,6 +119,30 @@ impl Fetch for Fetcher {
         }
         // Whoever else fetched it meanwhile did it as well.
         self.is_here(&wanted.digest)
+    }
+
+    fn looks_ahead(&self) -> bool {
+        self.spfs.config.filesystem.fetch_ahead
+    }
+
+    fn fetch_ahead(&self, wanted: &[Wanted]) {
+        let mut left: Vec<(Digest, u64)> = wanted.iter().map(|wanted| (wanted.digest, wanted.size)).collect();
+        for (_, open) in &self.remotes {
+            // One that nothing has come from yet is not asked for what nobody waits for.
+            let Some(remote) = open.lock().unwrap_or_else(PoisonError::into_inner).clone() else { continue };
+            let digests: Vec<Digest> = left.iter().map(|(digest, _)| *digest).collect();
+            let Ok(missing) = remote.missing_payloads(&digests) else { continue };
+            let missing: HashSet<Digest> = missing.into_iter().collect();
+            let (away, there): (Vec<_>, Vec<_>) = left.into_iter().partition(|(digest, _)| missing.contains(digest));
+            let options = Options { threads: 1, ..Options::default() };
+            // What does not come now comes when it is opened, or it is said then why not.
+            let _ = sync::plan_blobs(&self.spfs.local, &there)
+                .and_then(|plan| sync::apply(&*remote, &self.spfs.local, &plan, &options, self));
+            left = away;
+            if left.is_empty() {
+                return;
+            }
+        }
     }
 
     fn stop(&self) {

@@ -453,7 +453,7 @@ fn serve(mount: &ServedMount, deaths: u32, monitor: &Monitor) -> i32 {
                 let fetch = fetcher.as_ref().map(|fetcher| fetcher as &dyn server::Fetch);
                 server::serve_with_data(&view, device, uid, gid, payloads.as_fd(), fetch)
             }
-            (None, Some(fetcher)) => server::serve_fetches(&view, device, uid, gid, Arc::new(fetcher)),
+            (None, Some(fetcher)) => server::serve_fetches(Arc::new(view), device, uid, gid, Arc::new(fetcher)),
             (None, None) => server::serve(&view, device, uid, gid),
         }
     };

@@ -15,6 +15,8 @@ pub struct Gate {
     passed: AtomicU64,
     /// Connections that have something to pass and may not.
     held: AtomicU64,
+    /// Pieces that clients have sent.
+    asked: AtomicU64,
 }
 
 impl Gate {
@@ -23,15 +25,15 @@ impl Gate {
         let server = address.trim_start_matches("grpc://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("grpc://{}", listener.local_addr().unwrap());
-        let gate = Arc::new(Gate { address, allowed: u64::MAX.into(), passed: 0.into(), held: 0.into() });
+        let gate =
+            Arc::new(Gate { address, allowed: u64::MAX.into(), passed: 0.into(), held: 0.into(), asked: 0.into() });
         let shared = Arc::clone(&gate);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (server, gate) = (TcpStream::connect(&server).unwrap(), Arc::clone(&shared));
-                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    std::io::copy(&mut from, &mut to).is_ok() && to.shutdown(Shutdown::Both).is_ok()
-                });
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let asking = Arc::clone(&gate);
+                std::thread::spawn(move || asking.ask(from, to));
                 std::thread::spawn(move || gate.pass(server, client));
             }
         });
@@ -66,6 +68,22 @@ impl Gate {
     /// Connections that have something to pass and may not.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::SeqCst)
+    }
+
+    /// How often clients have sent something.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self, mut client: TcpStream, mut server: TcpStream) {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = client.read(&mut buffer) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if server.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = server.shutdown(Shutdown::Both);
     }
 
     fn pass(&self, mut server: TcpStream, mut client: TcpStream) {
