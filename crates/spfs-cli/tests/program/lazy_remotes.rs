@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Home, Running, binary, eventually, every_caller};
+use crate::common::{Caller, Home, Running, binary, eventually, every_caller};
 use crate::lazy::{here, server, with_origin};
 use crate::remote_ssh::Sshd;
 use crate::server::tls::certificates;
@@ -119,18 +119,17 @@ fn chains() {
 
 #[test]
 fn ssh() {
-    every_caller(|home| {
-        with_origin(home);
-        let sshd = Sshd::start(home);
-        let origin = home.path("origin");
-        let remote = sshd.address(origin.to_str().unwrap(), binary().to_str().unwrap());
-        let away = || {
-            fs::rename(&origin, home.path("was")).unwrap();
-            let clients = || home.processes().into_iter().filter(|(_, line)| line.contains("StrictHostKeyChecking"));
-            assert!(clients().count() > 0);
-            clients().for_each(|(pid, _)| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap());
-        };
-        heals(home, &remote, &away, &|| fs::rename(home.path("was"), &origin).unwrap());
-        sshd.stop();
-    });
+    let home = &Home::new(Caller::user());
+    with_origin(home);
+    let sshd = Sshd::start(home);
+    let origin = home.path("origin");
+    let remote = sshd.address(origin.to_str().unwrap(), binary().to_str().unwrap());
+    let away = || {
+        fs::rename(&origin, home.path("was")).unwrap();
+        let clients = || home.processes().into_iter().filter(|(_, line)| line.contains("StrictHostKeyChecking"));
+        assert!(clients().count() > 0);
+        clients().for_each(|(pid, _)| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap());
+    };
+    heals(home, &remote, &away, &|| fs::rename(home.path("was"), &origin).unwrap());
+    sshd.stop();
 }
