@@ -270,7 +270,11 @@ fn two_processes_with_the_same_content_both_succeed() {
     let repository = Directory::create(place.path()).unwrap();
     let mut children: Vec<Child> =
         (0..2).map(|_| start(None, &format!("layers same {}", place.path().display()))).collect();
-    std::thread::sleep(Duration::from_millis(400));
+    let begin = std::time::Instant::now();
+    while repository.objects().unwrap().len() < 42 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the writers are too slow");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     for child in &mut children {
         assert!(child.try_wait().unwrap().is_none(), "a writer failed");
         child.kill().unwrap();
