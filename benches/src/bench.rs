@@ -220,15 +220,21 @@ impl Bench {
         std::io::stdin().read_line(&mut answer).map(drop).map_err(|err| format!("standard input: {err}"))
     }
 
-    /// Removes what this run made; the trees stay for the next one.
+    /// Removes what this run made; the trees stay for the next one, and so do repositories whose making is not measured:
+    /// to commit all of it again, and above all to remove it, takes longer than what is measured.
     pub fn clean_up(&self) {
         // The directory itself may belong to root.
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir_all(entry.path());
+            if !KEPT.iter().any(|kept| entry.file_name() == *kept) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
         let _ = fs::remove_dir_all(self.memory("run"));
     }
 }
+
+/// Homes that stay.
+const KEPT: [&str; 5] = ["start", "touch", "reading", "programs", "thousand"];
 
 /// What a process that is not root prints where the kernel is to forget names and inodes.
 const DROP: &str = "drop";
