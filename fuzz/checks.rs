@@ -6,11 +6,14 @@ use std::path::Path;
 use spfs_repo::manifest::Index;
 use spfs_repo::reference::Reference;
 use spfs_repo::{
-    Archive, Digest, DigestPrefix, Encoding, Manifest, Object, ObjectBody, Repository, TagName, TagSpec, codec,
+    Archive, Digest, DigestPrefix, Encoded, Encoding, Given, Manifest, Object, ObjectBody, Repository, TagName,
+    TagSpec, codec,
 };
 
 /// A stored object: decoding never panics; what was decoded can be written again and keeps its digest.
 pub fn object(bytes: &[u8]) {
+    encoded(codec::decode_wire(bytes), Encoded::read(bytes.to_vec()));
+    encoded(codec::decode(bytes), Encoded::read_stored(bytes.to_vec()));
     let Ok(object) = codec::decode(bytes) else { return };
     let digest = codec::digest(&object).expect("what was decoded has a digest");
     let again = codec::encode(&object).expect("what was decoded can be encoded");
@@ -28,6 +31,34 @@ pub fn object(bytes: &[u8]) {
     if let ObjectBody::Manifest(manifest) = &object.body {
         walk(manifest);
     }
+}
+
+/// Bytes that are kept as they are mean what they mean taken apart, and none are kept that could not be.
+fn encoded(object: spfs_repo::Result<Object>, encoded: spfs_repo::Result<Encoded>) {
+    assert_eq!(object.is_ok(), encoded.is_ok(), "{object:?} {encoded:?}");
+    let (Ok(object), Ok(encoded)) = (object, encoded) else { return };
+    let digest = codec::digest(&object).expect("what was decoded has a digest");
+    assert_eq!((encoded.digest(), encoded.kind(), encoded.format()), (digest, object.kind(), object.format));
+    assert_eq!(encoded.object().expect("it is sound"), object);
+    if let Ok(stored) = encoded.stored() {
+        assert_eq!(codec::decode(&stored).expect("it is sound"), object);
+    }
+    let mut children = Vec::new();
+    for given in [Given::Object(&object), Given::Encoded(&encoded)] {
+        let mut found = Vec::new();
+        let all = given.children(3, &mut |lot| {
+            assert!(!lot.is_empty() && lot.len() <= 3);
+            found.extend(lot);
+            Ok(())
+        });
+        all.expect("nothing refuses them");
+        children.push(found);
+    }
+    assert_eq!(children[0], children[1]);
+    // A layer may name one blob several times.
+    let mut seen = std::collections::HashSet::new();
+    let named: Vec<Digest> = object.children().into_iter().filter(|digest| seen.insert(*digest)).collect();
+    assert_eq!(children[0], named);
 }
 
 /// Every way through a manifest ends, and its nested form is stable.

@@ -76,18 +76,29 @@ impl Read for Pieces {
     }
 }
 
-/// Fills a piece from `content`; empty at its end.
+thread_local! {
+    /// What a piece is read into.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Fills a piece from `content`; empty at its end. It takes no more memory than it has bytes: packs hold thousands.
 pub fn read_piece(content: &mut dyn Read) -> io::Result<Bytes> {
-    let mut piece = vec![0; PIECE];
+    // Taken out of its place for as long as `content` runs, which may itself come here.
+    let mut buffer = BUFFER.with(|buffer| std::mem::take(&mut *buffer.borrow_mut()));
+    buffer.resize(PIECE, 0);
     let mut filled = 0;
-    while filled < piece.len() {
-        match content.read(&mut piece[filled..]) {
+    while filled < PIECE {
+        match content.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
-    piece.truncate(filled);
-    Ok(piece.into())
+    if filled == PIECE {
+        return Ok(buffer.into());
+    }
+    let piece = Bytes::copy_from_slice(&buffer[..filled]);
+    BUFFER.with(|place| *place.borrow_mut() = buffer);
+    Ok(piece)
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use spfs_repo::{
-    Annotation, AnnotationValue, Blob, Digest, Entry, EntryKind, Error, Layer, Manifest, NetTrouble, Object,
-    ObjectBody, Platform, Result, Tag, TagName, Tree, codec,
+    Annotation, AnnotationValue, Blob, Digest, Encoded, Entry, EntryKind, Error, Layer, Manifest, NetTrouble, Object,
+    ObjectBody, Platform, Result, Tag, TagName, Tree,
 };
 
 use crate::proto;
@@ -78,15 +78,15 @@ pub fn read_time(text: &str) -> Result<Timestamp> {
 }
 
 /// An object for the wire: always as a buffer.
-pub fn object(object: &Object) -> Result<proto::Object> {
-    Ok(proto::Object { kind: Some(proto::ObjectKind::Buffer(codec::encode_wire(object)?.into())) })
+pub fn encoded(object: &Encoded) -> proto::Object {
+    proto::Object { kind: Some(proto::ObjectKind::Buffer(object.wire().clone())) }
 }
 
 /// An object from the wire, in any of the accepted forms.
-pub fn read_object(message: Option<proto::Object>) -> Result<Object> {
+pub fn read_encoded(message: Option<proto::Object>) -> Result<Encoded> {
     let nothing = || Error::corrupt("message", "it has no object");
     let body: ObjectBody = match message.and_then(|object| object.kind).ok_or_else(nothing)? {
-        proto::ObjectKind::Buffer(bytes) => return codec::decode_wire(&bytes),
+        proto::ObjectKind::Buffer(bytes) => return Encoded::read(bytes),
         proto::ObjectKind::Blob(blob) => Blob { payload: read_digest(blob.payload.as_ref())?, size: blob.size }.into(),
         proto::ObjectKind::Platform(platform) => {
             Platform { stack: platform.stack.iter().map(|d| read_digest(Some(d))).collect::<Result<_>>()? }.into()
@@ -107,8 +107,7 @@ pub fn read_object(message: Option<proto::Object>) -> Result<Object> {
         }
     };
     // What is sound is known to the codec alone.
-    let object = Object::new(body);
-    codec::decode(&codec::encode(&object)?)
+    Encoded::of(&Object::new(body))
 }
 
 fn read_annotation(annotation: proto::Annotation) -> Result<Annotation> {

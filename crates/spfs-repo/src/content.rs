@@ -3,10 +3,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::codec;
+use crate::codec::{self, Encoded};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::object::Object;
+use crate::object::{Kind, Object};
 
 /// Content up to this many bytes is hashed before it is written, so that nothing is written twice.
 pub(crate) const SMALL: usize = 256 * 1024;
@@ -56,16 +56,32 @@ pub(crate) fn check_expected(actual: &Digest, expected: Option<&Digest>) -> Resu
 
 /// Decodes an object that was read from `path`, and checks that it is the one with `digest`.
 pub(crate) fn decode(bytes: &[u8], digest: &Digest, path: &Path) -> Result<Object> {
-    let what = || format!("object {digest} ({})", path.display());
-    let damaged = |reason: String| Error::corrupt(what(), reason);
-    let object = codec::decode(bytes).map_err(|e| match e {
-        Error::Corrupt { reason, .. } => damaged(reason),
-        Error::Unsupported { reason, .. } => Error::Unsupported { what: what(), reason },
-        other => other,
-    })?;
-    let actual = codec::digest(&object)?;
-    if actual != *digest {
-        return Err(damaged(format!("its content is a {} with the digest {actual}", object.kind())));
-    }
+    let object = codec::decode(bytes).map_err(|e| damaged(e, digest, path))?;
+    check_read(object.kind(), codec::digest(&object)?, digest, path)?;
     Ok(object)
+}
+
+/// The same without taking it apart.
+pub(crate) fn read_encoded(bytes: Vec<u8>, digest: &Digest, path: &Path) -> Result<Encoded> {
+    let object = Encoded::read_stored(bytes).map_err(|e| damaged(e, digest, path))?;
+    check_read(object.kind(), object.digest(), digest, path)?;
+    Ok(object)
+}
+
+/// Says what is damaged.
+fn damaged(error: Error, digest: &Digest, path: &Path) -> Error {
+    let what = format!("object {digest} ({})", path.display());
+    match error {
+        Error::Corrupt { reason, .. } => Error::Corrupt { what, reason },
+        Error::Unsupported { reason, .. } => Error::Unsupported { what, reason },
+        other => other,
+    }
+}
+
+fn check_read(kind: Kind, actual: Digest, digest: &Digest, path: &Path) -> Result<()> {
+    if actual == *digest {
+        return Ok(());
+    }
+    let reason = format!("its content is a {kind} with the digest {actual}");
+    Err(damaged(Error::corrupt("object", reason), digest, path))
 }

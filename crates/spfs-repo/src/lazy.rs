@@ -7,7 +7,7 @@ use crate::digest::{Digest, DigestPrefix};
 use crate::directory::Directory;
 use crate::error::Result;
 use crate::object::Object;
-use crate::repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// How the repository is opened.
@@ -57,8 +57,8 @@ impl Repository for Lazy {
         self.get()?.read_object(digest)
     }
 
-    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
-        self.get()?.read_objects(digests)
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
+        self.get()?.read_encoded(digests, each)
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {

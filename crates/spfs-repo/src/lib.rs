@@ -30,6 +30,7 @@ mod unique;
 
 pub use archive::Archive;
 pub use chain::{Chain, Repair};
+pub use codec::{Encoded, Given};
 pub use digest::{Digest, DigestPrefix, Hasher};
 pub use directory::Directory;
 pub use error::{Error, NetTrouble, Result};
@@ -41,6 +42,6 @@ pub use object::{
 pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
 pub use regular::{open_regular, read_regular};
-pub use repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
+pub use repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
 pub use unique::unique;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
-use crate::repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// A repository with its tags as they were at some time.
@@ -58,8 +58,8 @@ impl Repository for Pinned {
         self.repository.read_object(digest)
     }
 
-    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
-        self.repository.read_objects(digests)
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
+        self.repository.read_encoded(digests, each)
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use crate::codec::Encoded;
 use crate::digest::{Digest, DigestPrefix};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
@@ -13,6 +14,9 @@ pub type PayloadReader = Box<dyn Read + Send>;
 
 /// What [`Repository::read_payloads`] calls for every payload: its digest and its content.
 pub type EachPayload<'a> = dyn FnMut(&Digest, &mut dyn Read) -> Result<()> + 'a;
+
+/// What [`Repository::read_encoded`] calls for every object.
+pub type EachObject<'a> = dyn FnMut(&Digest, Encoded) -> Result<()> + 'a;
 
 /// A place that keeps objects, payloads and tags. Shared between threads.
 ///
@@ -30,12 +34,11 @@ pub trait Repository: Send + Sync {
     /// Reads one object. Unknown: [`crate::Error::UnknownObject`].
     fn read_object(&self, digest: &Digest) -> Result<Object>;
 
-    /// Reads many objects, in the given order; a remote sends them in a few round trips. The first that is unknown or
-    /// damaged ends it.
-    ///
-    /// All of them are held in memory: ask for some hundreds, or for as many blobs as you like.
-    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
-        digests.iter().map(|digest| self.read_object(digest)).collect()
+    /// Gives many objects to `each`, in the given order, as their bytes, which are sound and of the digest that was
+    /// asked for; a remote sends them in a few round trips. The first that is unknown or damaged, or the first error of
+    /// `each`, ends it.
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
+        digests.iter().try_for_each(|digest| each(digest, Encoded::of(&self.read_object(digest)?)?))
     }
 
     /// Those of `digests` that are not here as objects, in the given order.
@@ -143,6 +146,11 @@ pub trait Batch: Send + Sync {
 
     /// Adds one object and returns its digest. Its children must be here already, or in this batch before it.
     fn add_object(&self, object: &Object) -> Result<Digest>;
+
+    /// Adds one object as its bytes; those of a large manifest are not taken apart where that can be helped.
+    fn add_encoded(&self, object: &Encoded) -> Result<Digest> {
+        self.add_object(&object.object()?)
+    }
 
     /// Makes everything durable, then visible.
     fn finish(self: Box<Self>) -> Result<()>;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use prost::Message;
-use spfs_repo::{Batch, Digest, Error, Hasher, NetTrouble, Object, Repository, Result, codec};
+use spfs_repo::{Batch, Digest, Encoded, Error, Given, Hasher, Kind, NetTrouble, Object, Repository, Result};
 use tokio::sync::mpsc;
 
 use super::{Client, answered, check_children, check_expected, refused};
@@ -19,6 +19,8 @@ use crate::{convert, proto};
 const ANSWER: usize = 64 << 10;
 /// Objects that are gathered for an existing server before they are sent.
 const OBJECTS: usize = 4096;
+/// And bytes of them.
+const BYTES: usize = 4 << 20;
 
 /// A batch of a [`Client`] whose server is an existing one.
 ///
@@ -31,7 +33,9 @@ pub struct ClientBatch<'a> {
 
 #[derive(Default)]
 struct State {
-    objects: Vec<Object>,
+    objects: Vec<Encoded>,
+    /// Bytes of these.
+    size: usize,
     /// What was added or seen to be there.
     payloads: HashSet<Digest>,
     known: HashSet<Digest>,
@@ -94,10 +98,30 @@ impl<'a> ClientBatch<'a> {
         check_expected(&digest, expected).map(|()| (digest, size))
     }
 
+    /// Adds an object in either form.
+    fn add(&self, given: Given<'_>, encode: impl FnOnce() -> Result<Encoded>) -> Result<Digest> {
+        let digest = given.digest()?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.known.contains(&digest) {
+            return Ok(digest);
+        }
+        check_children(self.client, &mut state.payloads, &mut state.known, given)?;
+        let object = encode()?;
+        state.size += object.wire().len();
+        state.objects.push(object);
+        state.known.insert(digest);
+        if state.objects.len() == OBJECTS || state.size > BYTES {
+            self.flush(state)?;
+        }
+        Ok(digest)
+    }
+
     /// Sends what has been gathered.
     fn flush(&self, state: &mut State) -> Result<()> {
+        state.size = 0;
         for object in std::mem::take(&mut state.objects) {
-            let request = proto::WriteObjectRequest { object: Some(convert::object(&object)?) };
+            let request = proto::WriteObjectRequest { object: Some(convert::encoded(&object)) };
             self.sent(state, |client| client.ask::<proto::Ok>("/spfs.DatabaseService/WriteObject", "store", &request))?;
         }
         Ok(())
@@ -120,19 +144,14 @@ impl Batch for ClientBatch<'_> {
     }
 
     fn add_object(&self, object: &Object) -> Result<Digest> {
-        let digest = codec::digest(object)?;
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if state.known.contains(&digest) {
-            return Ok(digest);
+        self.add(Given::Object(object), || Encoded::of(object))
+    }
+
+    fn add_encoded(&self, object: &Encoded) -> Result<Digest> {
+        match object.kind() {
+            Kind::Manifest => self.add(Given::Encoded(object), || Ok(object.clone())),
+            _ => self.add_object(&object.object()?),
         }
-        check_children(self.client, &mut state.payloads, &mut state.known, object)?;
-        state.objects.push(object.clone());
-        state.known.insert(digest);
-        if state.objects.len() == OBJECTS {
-            self.flush(state)?;
-        }
-        Ok(digest)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use http::StatusCode;
 use prost::Message;
 use spfs_repo::{
-    Batch, Digest, DigestPrefix, EachPayload, Error, NetTrouble, Object, ObjectBody, PayloadReader, Repository, Result,
-    Tag, TagListing, TagName, TagSpec, codec,
+    Batch, Digest, DigestPrefix, EachObject, EachPayload, Encoded, Error, Given, Kind, NetTrouble, Object, ObjectBody,
+    PayloadReader, Repository, Result, Tag, TagListing, TagName, TagSpec, codec,
 };
 
 use crate::address::Address;
@@ -116,9 +116,21 @@ impl Client {
         proto::TagRequest { tag: Some(convert::tag(tag)), namespace: self.namespace() }
     }
 
+    /// Reads one object.
+    fn one_object(&self, digest: &Digest) -> Result<Encoded> {
+        let object = match self.ask("/spfs.DatabaseService/ReadObject", "read an object", &one(digest)) {
+            // The connection does not live long enough for all of it.
+            Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) if self.connection.is_ours()? => {
+                Encoded::read(payload::object(&self.connection, digest)?)?
+            }
+            object => convert::read_encoded(Some(object?))?,
+        };
+        self.verified(object, digest)
+    }
+
     /// Checks that what came is what was asked for.
-    fn verified(&self, object: Object, digest: &Digest) -> Result<Object> {
-        let actual = codec::digest(&object)?;
+    fn verified(&self, object: Encoded, digest: &Digest) -> Result<Encoded> {
+        let actual = object.digest();
         if actual != *digest {
             let what = format!("object {digest} from {}", self.connection.address.text);
             return Err(Error::corrupt(what, format!("what came is a {} with the digest {actual}", object.kind())));
@@ -168,9 +180,9 @@ fn check_children(
     client: &Client,
     payloads: &mut HashSet<Digest>,
     known: &mut HashSet<Digest>,
-    object: &Object,
+    given: Given<'_>,
 ) -> Result<()> {
-    if let ObjectBody::Blob(blob) = &object.body {
+    if let Given::Object(Object { body: ObjectBody::Blob(blob), .. }) = given {
         if !payloads.contains(&blob.payload) {
             match client.missing_payloads(&[blob.payload])?.first() {
                 None => payloads.insert(blob.payload),
@@ -179,12 +191,17 @@ fn check_children(
         }
         return Ok(());
     }
-    let unknown: Vec<Digest> = object.children().into_iter().filter(|digest| !known.contains(digest)).collect();
-    if let Some(absent) = client.missing(&unknown)?.first() {
-        return Err(Error::UnknownObject(*absent));
-    }
-    known.extend(unknown);
-    Ok(())
+    given.children(MANY, &mut |mut unknown| {
+        unknown.retain(|digest| !known.contains(digest));
+        if let Some(absent) = client.missing(&unknown)?.first() {
+            return Err(Error::UnknownObject(*absent));
+        }
+        // The blobs of a manifest are not remembered: there may be a million, and few manifests share them.
+        if given.kind() != Kind::Manifest {
+            known.extend(unknown);
+        }
+        Ok(())
+    })
 }
 
 fn one(digest: &Digest) -> proto::DigestRequest {
@@ -205,44 +222,43 @@ impl Repository for Client {
     }
 
     fn read_object(&self, digest: &Digest) -> Result<Object> {
-        let object = match self.ask("/spfs.DatabaseService/ReadObject", "read an object", &one(digest)) {
-            // The connection does not live long enough for all of it.
-            Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) if self.connection.is_ours()? => {
-                codec::decode_wire(&payload::object(&self.connection, digest)?)?
-            }
-            object => convert::read_object(Some(object?))?,
-        };
-        self.verified(object, digest)
+        self.one_object(digest)?.object()
     }
 
-    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
-        if digests.len() < 2 || !self.connection.is_ours()? {
-            return digests.iter().map(|digest| self.read_object(digest)).collect();
-        }
-        let mut objects = Vec::with_capacity(digests.len());
-        while objects.len() < digests.len() {
-            let wanted = &digests[objects.len()..];
-            let wanted = &wanted[..wanted.len().min(MANY)];
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
+        let mut rest = digests;
+        while let Some((first, others)) = rest.split_first() {
+            if others.is_empty() || !self.connection.is_ours()? {
+                each(first, self.one_object(first)?)?;
+                rest = others;
+                continue;
+            }
+            let wanted = &rest[..rest.len().min(MANY)];
             let answer: Result<proto::Objects> = self.connection.in_pieces(|most| {
                 let request = proto::Digests { objects: convert::digests(wanted), most, ..Default::default() };
                 self.ask("/spfs.Exchange/ReadObjects", "read objects", &request)
             });
-            let answer = match answer {
-                // Perhaps the first of them is too large for this connection.
-                Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) => {
-                    objects.push(self.read_object(&wanted[0])?);
+            let buffers = match answer {
+                Ok(answer) => answer.buffers,
+                // Perhaps the first of them is too large for this connection; or one is not there, and those before it
+                // are still wanted.
+                Err(Error::Unreachable { trouble: NetTrouble::Lost, .. } | Error::UnknownObject(_)) => {
+                    each(first, self.one_object(first)?)?;
+                    rest = others;
                     continue;
                 }
-                answer => answer?,
+                Err(error) => return Err(error),
             };
-            if answer.buffers.is_empty() || answer.buffers.len() > wanted.len() {
+            if buffers.is_empty() || buffers.len() > wanted.len() {
                 return Err(self.nonsense("read objects", "the answer has another number of them"));
             }
-            for (buffer, digest) in answer.buffers.iter().zip(wanted) {
-                objects.push(self.verified(codec::decode_wire(buffer)?, digest)?);
+            let (answered, others) = rest.split_at(buffers.len());
+            for (digest, buffer) in answered.iter().zip(buffers) {
+                each(digest, self.verified(Encoded::read(buffer)?, digest)?)?;
             }
+            rest = others;
         }
-        Ok(objects)
+        Ok(())
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {

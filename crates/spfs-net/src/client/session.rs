@@ -6,7 +6,9 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use spfs_repo::{Batch, Digest, Error, Hasher, NetTrouble, Object, Repository, Result, codec};
+use spfs_repo::{
+    Batch, Digest, Encoded, Error, Given, Hasher, Kind as ObjectKind, NetTrouble, Object, Repository, Result,
+};
 use tokio::task::JoinHandle;
 
 use super::segments::{Kind, Segments};
@@ -140,6 +142,27 @@ impl<'a> SessionBatch<'a> {
         }
     }
 
+    /// Adds an object in either form.
+    fn add(&self, given: Given<'_>) -> Result<Digest> {
+        let digest = given.digest()?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.known.contains(&digest) {
+            return Ok(digest);
+        }
+        super::check_children(self.client, &mut state.payloads, &mut state.known, given)?;
+        let bytes = given.wire()?;
+        if bytes.len() >= LARGE {
+            self.upload_object(state, bytes, &digest)?;
+        } else {
+            self.make_room(state, bytes.len())?;
+            state.size += bytes.len() + 8;
+            state.pack.objects.push(bytes);
+        }
+        state.known.insert(digest);
+        Ok(digest)
+    }
+
     fn end(&self, state: &mut State, path: &str) -> Result<()> {
         let Some(id) = state.id.clone() else { return Ok(()) };
         self.client.ask::<proto::Ok>(path, "store content", &proto::BatchId { id }).map(drop)
@@ -199,23 +222,14 @@ impl Batch for SessionBatch<'_> {
     }
 
     fn add_object(&self, object: &Object) -> Result<Digest> {
-        let digest = codec::digest(object)?;
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if state.known.contains(&digest) {
-            return Ok(digest);
+        self.add(Given::Object(object))
+    }
+
+    fn add_encoded(&self, object: &Encoded) -> Result<Digest> {
+        match object.kind() {
+            ObjectKind::Manifest => self.add(Given::Encoded(object)),
+            _ => self.add_object(&object.object()?),
         }
-        super::check_children(self.client, &mut state.payloads, &mut state.known, object)?;
-        let bytes: Bytes = codec::encode_wire(object)?.into();
-        if bytes.len() >= LARGE {
-            self.upload_object(state, bytes, &digest)?;
-        } else {
-            self.make_room(state, bytes.len())?;
-            state.size += bytes.len() + 8;
-            state.pack.objects.push(bytes);
-        }
-        state.known.insert(digest);
-        Ok(digest)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spfs_repo::{Batch, Error, Repository, Result, codec};
+use spfs_repo::{Batch, Encoded, Error, Repository, Result};
 
 use super::fields;
 use super::uploads::{Task, Upload};
@@ -254,7 +254,7 @@ fn put(batch: &dyn Batch, mut pack: Bytes) -> Result<()> {
     while let Some((number, content)) = fields::next(&mut pack).map_err(|reason| Error::corrupt("pack", reason))? {
         match number {
             2 => drop(batch.add_payload(&mut &content[..], None)?),
-            3 => drop(batch.add_object(&codec::decode_wire(&content)?)?),
+            3 => drop(batch.add_encoded(&Encoded::read(content)?)?),
             _ => {}
         }
     }

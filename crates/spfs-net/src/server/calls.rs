@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use spfs_repo::{
-    Digest, DigestPrefix, Encoding, Error, PayloadReader, Repository, Result, TagListing, TagName, TagSpec, codec,
+    Digest, DigestPrefix, Encoded, Encoding, Error, PayloadReader, Repository, Result, TagListing, TagName, TagSpec,
+    codec,
 };
 
 use super::batches::Batches;
@@ -225,7 +226,7 @@ impl Call<'_> {
                 match large {
                     // Object { buffer } in Answer { ok }.
                     Some((len, content)) => Ok(Reply::File(nested(&[2, 7], len), content)),
-                    None => self.on_digest(body, |d| convert::object(&repository.read_object(d)?)),
+                    None => self.on_digest(body, |d| self.object(d).map(|object| convert::encoded(&object))),
                 }
             }
             "/spfs.DatabaseService/FindDigests" => self.find(body),
@@ -236,9 +237,9 @@ impl Call<'_> {
                     return Err(Failed(status::RESOURCE_EXHAUSTED, reason));
                 }
                 self.answer(body, |r: proto::WriteObjectRequest| {
-                    let object = convert::read_object(r.object)?;
+                    let object = convert::read_encoded(r.object)?;
                     let batch = repository.begin()?;
-                    batch.add_object(&object)?;
+                    batch.add_encoded(&object)?;
                     batch.finish()?;
                     Ok(proto::Ok {})
                 })
@@ -325,14 +326,28 @@ impl Call<'_> {
             if !answer.buffers.is_empty() && self.large(digest).is_some() {
                 break;
             }
-            let buffer = codec::encode_wire(&self.repository.read_object(digest)?)?;
-            size += buffer.len();
+            let object = match self.object(digest) {
+                // Asked for first the next time, that is the answer.
+                Err(_) if !answer.buffers.is_empty() => break,
+                object => object?,
+            };
+            size += object.wire().len();
             if size > limit && !answer.buffers.is_empty() {
                 break;
             }
-            answer.buffers.push(buffer.into());
+            answer.buffers.push(object.wire().clone());
         }
         Ok(answer)
+    }
+
+    /// One object.
+    fn object(&self, digest: &Digest) -> Result<Encoded> {
+        let mut found = None;
+        self.repository.read_encoded(&[*digest], &mut |_, object| {
+            found = Some(object);
+            Ok(())
+        })?;
+        found.ok_or(Error::UnknownObject(*digest))
     }
 
     /// The methods about open batches.

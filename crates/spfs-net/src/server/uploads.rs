@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prost::Message;
-use spfs_repo::{Batch, Digest, Error, Result, codec};
+use spfs_repo::{Batch, Digest, Encoded, Error, Result};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::batches::{Batches, Id};
@@ -88,10 +88,8 @@ fn store(batch: &dyn Batch, pieces: Pieces, is_object: bool, most: u64) -> Resul
     if content.limit() == 0 {
         return Err(Error::corrupt("object", format!("it is larger than {most} bytes")));
     }
-    let object = codec::decode_wire(&bytes)?;
     let size = bytes.len() as u64;
-    drop(bytes);
-    Ok((batch.add_object(&object)?, size))
+    Ok((batch.add_encoded(&Encoded::read(bytes)?)?, size))
 }
 
 /// What a segment brings, once its head is read.

@@ -19,10 +19,11 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
+use crate::codec::Encoded;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
-use crate::repository::{Batch, EachPayload, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// Several repositories that are read as one.
@@ -155,10 +156,10 @@ impl Repository for Chain {
     }
 
     /// Asks the primary for all at once, if it has them all.
-    fn read_objects(&self, digests: &[Digest]) -> Result<Vec<Object>> {
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
         match self.primary.missing(digests)?.is_empty() {
-            true => self.primary.read_objects(digests),
-            false => digests.iter().map(|digest| self.read_object(digest)).collect(),
+            true => self.primary.read_encoded(digests, each),
+            false => digests.iter().try_for_each(|digest| each(digest, Encoded::of(&self.read_object(digest)?)?)),
         }
     }
 
@@ -302,6 +303,13 @@ impl Batch for ChainBatch<'_> {
                 self.chain.copy_children(&*self.inner, object)?;
                 self.inner.add_object(object)
             }
+            result => result,
+        }
+    }
+
+    fn add_encoded(&self, object: &Encoded) -> Result<Digest> {
+        match self.inner.add_encoded(object) {
+            Err(e) if e.is_unknown() && !self.chain.secondaries.is_empty() => self.add_object(&object.object()?),
             result => result,
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn write(body: &ObjectBody, sink: &mut impl Sink) -> Result<()> {
     Ok(())
 }
 
-fn put_u64(sink: &mut impl Sink, number: u64) {
+pub(super) fn put_u64(sink: &mut impl Sink, number: u64) {
     sink.put(&number.to_be_bytes());
 }
 
@@ -105,11 +105,34 @@ fn put_tree(sink: &mut impl Sink, tree: &Tree) {
 }
 
 fn put_entry(sink: &mut impl Sink, entry: &Entry) {
-    sink.put(entry.object.as_bytes());
-    put_cstr(sink, kind_text(entry.kind));
-    put_u64(sink, entry.mode.into());
-    put_u64(sink, entry.size);
-    put_cstr(sink, &entry.name);
+    put_item(sink, &Item::of(entry));
+}
+
+/// One name in a directory, wherever it lies.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'a> {
+    pub kind: EntryKind,
+    pub object: &'a [u8; 32],
+    pub mode: u32,
+    pub size: u64,
+    pub name: &'a str,
+}
+
+impl<'a> Item<'a> {
+    /// That of an entry.
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        let Entry { kind, object, mode, size, name } = entry;
+        Item { kind: *kind, object: object.as_bytes(), mode: *mode, size: *size, name }
+    }
+}
+
+/// Writes the hashed form of one name.
+pub(super) fn put_item(sink: &mut impl Sink, item: &Item<'_>) {
+    sink.put(item.object);
+    put_cstr(sink, kind_text(item.kind));
+    put_u64(sink, item.mode.into());
+    put_u64(sink, item.size);
+    put_cstr(sink, item.name);
 }
 
 /// The word for a kind of entry in hashed bodies.

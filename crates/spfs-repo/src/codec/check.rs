@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::body::Item;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Entry, EntryKind, MODE_TYPE, Manifest, TYPE_DIRECTORY, TYPE_REGULAR, TYPE_SYMLINK, Tree};
@@ -63,21 +64,26 @@ fn check_tree(tree: &Tree) -> Result<()> {
 }
 
 fn check_entry(entry: &Entry) -> Result<()> {
+    item(&Item::of(entry))
+}
+
+/// Checks one name in a directory. Errors: [`Error::Corrupt`].
+pub(super) fn item(item: &Item<'_>) -> Result<()> {
     let corrupt = |reason: String| Err(Error::corrupt("manifest", reason));
-    if let "" | "." | ".." = &*entry.name {
-        return corrupt(format!("{:?} cannot be a name", entry.name));
+    if let "" | "." | ".." = item.name {
+        return corrupt(format!("{:?} cannot be a name", item.name));
     }
-    if entry.name.bytes().any(|b| b == b'/' || b == 0) {
-        return corrupt(format!("a '/' or NUL in the name {:?}", entry.name));
+    if item.name.bytes().any(|b| b == b'/' || b == 0) {
+        return corrupt(format!("a '/' or NUL in the name {:?}", item.name));
     }
     // Old data may leave the type out. A mask has the mode of the whiteout that it was made from.
-    let types: &[u32] = match entry.kind {
+    let types: &[u32] = match item.kind {
         EntryKind::Blob => &[0, TYPE_REGULAR, TYPE_SYMLINK],
         EntryKind::Tree => &[0, TYPE_DIRECTORY],
         EntryKind::Mask => return Ok(()),
     };
-    if !types.contains(&(entry.mode & MODE_TYPE)) {
-        return corrupt(format!("{:?} is a {:?} with the mode {:o}", entry.name, entry.kind, entry.mode));
+    if !types.contains(&(item.mode & MODE_TYPE)) {
+        return corrupt(format!("{:?} is a {:?} with the mode {:o}", item.name, item.kind, item.mode));
     }
     Ok(())
 }

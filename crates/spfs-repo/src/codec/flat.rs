@@ -2,6 +2,7 @@
 
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, VerifierOptions, WIPOffset};
 
+use super::body::Item;
 use super::generated as fb;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -43,12 +44,24 @@ pub(super) fn encode(body: &ObjectBody, mut out: Vec<u8>) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// The root, and each of the few distinct vtables once.
+pub(super) const FIXED: usize = 512;
+/// A tree without its entries.
+pub(super) const TREE: usize = 40;
+
+/// An entry, at most: a table of 60 bytes and padding to 8, its offset in the vector, and its name.
+pub(super) fn entry_len(name: &str) -> usize {
+    string_len(name).saturating_add(72)
+}
+
+/// Length, text, NUL and padding of a string.
+fn string_len(text: &str) -> usize {
+    text.len().saturating_add(12)
+}
+
 /// Not less than the buffer will have: the builder panics rather than grow beyond [`MAX_LEN`].
 fn estimate_len(body: &ObjectBody) -> usize {
-    // The root, and each of the few distinct vtables once.
-    const FIXED: usize = 512;
-    // Length, text, NUL and padding of a string.
-    let string = |text: &str| text.len().saturating_add(12);
+    let string = string_len;
     let sum = |lens: &mut dyn Iterator<Item = usize>| lens.fold(FIXED, usize::saturating_add);
     match body {
         ObjectBody::Blob(_) => FIXED,
@@ -57,11 +70,10 @@ fn estimate_len(body: &ObjectBody) -> usize {
             AnnotationValue::Text(text) => string(&a.key).saturating_add(string(text)).saturating_add(64),
             AnnotationValue::Blob(_) => string(&a.key).saturating_add(96),
         })),
-        // An entry: table of 60 bytes and padding to 8, offset in the vector.
         ObjectBody::Manifest(manifest) => {
             let entries = manifest.trees.iter().flat_map(|tree| &tree.entries);
-            let entries = sum(&mut entries.map(|e| string(&e.name).saturating_add(72)));
-            entries.saturating_add(manifest.trees.len().saturating_mul(40))
+            let entries = sum(&mut entries.map(|e| entry_len(&e.name)));
+            entries.saturating_add(manifest.trees.len().saturating_mul(TREE))
         }
     }
 }
@@ -128,8 +140,8 @@ fn write_entry<'a>(builder: &mut Builder<'a>, entry: &Entry) -> WIPOffset<fb::En
     fb::Entry::create(builder, &fb::EntryArgs { kind, object: Some(&object), mode: entry.mode, size: entry.size, name })
 }
 
-/// Reads a body, which must be of the kind that the header says.
-pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<ObjectBody> {
+/// Verifies a buffer, whose content may then be read where it lies; errors name it as a `kind`.
+pub(super) fn root(kind: Kind, bytes: &[u8]) -> Result<fb::AnyObject<'_>> {
     let corrupt = |reason: String| Error::corrupt(kind.name(), reason);
     // Everything is bounded by the length: the smallest table is referred to by four bytes, and tables and texts that
     // are used twice count twice.
@@ -138,15 +150,23 @@ pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<ObjectBody> {
         max_apparent_size: bytes.len().saturating_mul(MAX_SHARING).saturating_add(4096),
         ..VerifierOptions::default()
     };
-    let root = fb::root_as_any_object_with_opts(&options, bytes).map_err(|e| {
+    fb::root_as_any_object_with_opts(&options, bytes).map_err(|e| {
         // The lines behind the first one trace the verifier's way through the tables.
         let text = e.to_string();
         corrupt(format!(
             "not a sound FlatBuffers buffer: {}",
             text.lines().next().unwrap_or_default().trim_end_matches('.')
         ))
-    })?;
-    let disagree = || corrupt(format!("its header says {kind}, its content is {:?}", root.object_type()));
+    })
+}
+
+/// Reads a body, which must be of the kind that the header says.
+pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<ObjectBody> {
+    let root = root(kind, bytes)?;
+    let disagree = || {
+        let reason = format!("its header says {kind}, its content is {:?}", root.object_type());
+        Error::corrupt(kind.name(), reason)
+    };
     match kind {
         Kind::Blob => {
             let blob = root.object_as_blob().ok_or_else(disagree)?;
@@ -198,6 +218,12 @@ fn read_manifest(manifest: fb::Manifest<'_>) -> Result<Manifest> {
 }
 
 fn read_entry(entry: fb::Entry<'_>) -> Result<Entry> {
+    let Item { kind, object, mode, size, name } = item(entry)?;
+    Ok(Entry { kind, object: Digest::from_bytes(*object), mode, size, name: name.to_owned() })
+}
+
+/// An entry where it lies.
+pub(super) fn item(entry: fb::Entry<'_>) -> Result<Item<'_>> {
     let kind = match entry.kind() {
         fb::EntryKind::Blob => EntryKind::Blob,
         fb::EntryKind::Tree => EntryKind::Tree,
@@ -207,13 +233,7 @@ fn read_entry(entry: fb::Entry<'_>) -> Result<Entry> {
             return Err(Error::Unsupported { what: format!("entry {:?}", entry.name()), reason });
         }
     };
-    Ok(Entry {
-        kind,
-        object: plain(entry.object()),
-        mode: entry.mode(),
-        size: entry.size(),
-        name: entry.name().to_owned(),
-    })
+    Ok(Item { kind, object: &entry.object().0, mode: entry.mode(), size: entry.size(), name: entry.name() })
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@
 mod body;
 mod check;
 mod cursor;
+mod encoded;
 mod flat;
 mod legacy;
 pub mod tag;
+mod walk;
 
 // Written by flatc from schema/spfs.fbs (tools/generate-flatbuffers), so its style is not ours. Its unsafe code reads
 // fields of a buffer at offsets that the verifier has checked; nothing but `flat` uses it, and only after verifying.
@@ -29,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::object::{Encoding, Format, Kind, Object, ObjectBody, Strategy};
 
 pub(crate) use body::tree_digest;
+pub use encoded::{Encoded, Given};
 
 /// Bytes of the header that begins every stored object.
 pub const HEADER_LEN: usize = 17;

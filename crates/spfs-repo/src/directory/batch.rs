@@ -25,7 +25,7 @@ use super::layout::{Medium, Store, StoreName, sync_fd};
 use super::owner::Owner;
 use super::scan;
 use super::spread::{WAITING, spread};
-use crate::codec;
+use crate::codec::{Encoded, Given};
 use crate::content::{SMALL, check_expected, fill, with_first_piece};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
@@ -39,6 +39,8 @@ const FEW: usize = 16;
 const FRESH: i64 = 300;
 /// From this many files on, single ones are published on several threads.
 const MANY: usize = 512;
+/// Children that are looked for at a time.
+const LOT: usize = 10_000;
 /// Threads that publish at most.
 const PUBLISHERS: usize = 8;
 
@@ -211,28 +213,38 @@ impl<'a> DirectoryBatch<'a> {
 
     /// Touches the blobs and payloads of a manifest that is used again; the manifest itself comes after them, so that
     /// a fresh manifest means fresh content.
-    fn touch_blobs(&self, blobs: &[Digest]) {
-        for digest in blobs {
-            for store in [self.payloads.store(), self.objects.store()] {
-                if let Ok(Some((_, modified))) = store.stat(digest) {
-                    self.touch(store, digest, modified);
+    fn touch_blobs(&self, manifest: Given<'_>) -> Result<()> {
+        manifest.children(LOT, &mut |blobs| {
+            for digest in blobs {
+                for store in [self.payloads.store(), self.objects.store()] {
+                    if let Ok(Some((_, modified))) = store.stat(&digest) {
+                        self.touch(store, &digest, modified);
+                    }
                 }
             }
-        }
+            Ok(())
+        })
     }
 
     /// Refuses an object whose children are neither here nor in this batch.
-    fn check_children(&self, object: &Object) -> Result<()> {
-        if let ObjectBody::Blob(blob) = &object.body {
-            let known = self.known().payloads.contains_key(&blob.payload);
-            let here = known || self.is_here(&self.payloads, &blob.payload, |size| size == blob.size)?;
-            return if here { Ok(()) } else { Err(Error::MissingPayload(blob.payload)) };
+    fn check_children(&self, given: Given<'_>) -> Result<()> {
+        let partial = self.repository.inner.partial;
+        match given {
+            Given::Object(Object { body: ObjectBody::Blob(blob), .. }) => {
+                let known = self.known().payloads.contains_key(&blob.payload);
+                let here = known || self.is_here(&self.payloads, &blob.payload, |size| size == blob.size)?;
+                if here { Ok(()) } else { Err(Error::MissingPayload(blob.payload)) }
+            }
+            _ if partial && given.kind() == Kind::Manifest => Ok(()),
+            Given::Object(Object { body: ObjectBody::Layer(layer), .. }) if partial => {
+                self.check_here(layer.manifest.into_iter().collect())
+            }
+            _ => given.children(LOT, &mut |lot| self.check_here(lot)),
         }
-        let mut unknown = match &object.body {
-            ObjectBody::Manifest(_) if self.repository.inner.partial => return Ok(()),
-            ObjectBody::Layer(layer) if self.repository.inner.partial => layer.manifest.into_iter().collect(),
-            _ => object.children(),
-        };
+    }
+
+    /// Refuses objects that are neither here nor in this batch.
+    fn check_here(&self, mut unknown: Vec<Digest>) -> Result<()> {
         {
             let known = self.known();
             unknown.retain(|digest| !known.objects.contains_key(digest));
@@ -241,6 +253,32 @@ impl<'a> DirectoryBatch<'a> {
             None => Ok(()),
             Some(child) => Err(Error::UnknownObject(*child)),
         }
+    }
+
+    /// Adds an object in either form.
+    fn add(&self, given: Given<'_>) -> Result<Digest> {
+        let (digest, kind) = (given.digest()?, given.kind());
+        if self.known().objects.contains_key(&digest) {
+            return Ok(digest);
+        }
+        if !self.objects.is_new_shard(&digest)
+            && let Some((size, modified)) = self.objects.store().stat(&digest)?
+            && size > 0
+        {
+            let stale = || self.now.get_or_init(|| self.objects.now().ok()).is_some_and(|now| now - modified > FRESH);
+            if kind == Kind::Manifest && stale() {
+                self.touch_blobs(given)?;
+            }
+            self.touch(self.objects.store(), &digest, modified);
+            self.known().objects.insert(digest, None);
+            return Ok(digest);
+        }
+        self.check_children(given)?;
+        let bytes = given.stored()?;
+        if self.known().objects.insert(digest, Some(kind)).is_none() {
+            self.failed(self.objects.write(&digest, &bytes, company(kind), self.sync_each()))?;
+        }
+        Ok(digest)
     }
 
     /// What waits for publication, in the order of publication; each step sorted by digest.
@@ -335,29 +373,15 @@ impl Batch for DirectoryBatch<'_> {
     }
 
     fn add_object(&self, object: &Object) -> Result<Digest> {
-        let digest = codec::digest(object)?;
-        if self.known().objects.contains_key(&digest) {
-            return Ok(digest);
+        self.add(Given::Object(object))
+    }
+
+    fn add_encoded(&self, object: &Encoded) -> Result<Digest> {
+        match object.kind() {
+            Kind::Manifest => self.add(Given::Encoded(object)),
+            // The others are small, and what they say is looked at.
+            _ => self.add_object(&object.object()?),
         }
-        if !self.objects.is_new_shard(&digest)
-            && let Some((size, modified)) = self.objects.store().stat(&digest)?
-            && size > 0
-        {
-            if let ObjectBody::Manifest(manifest) = &object.body
-                && self.now.get_or_init(|| self.objects.now().ok()).is_some_and(|now| now - modified > FRESH)
-            {
-                self.touch_blobs(&manifest.blobs());
-            }
-            self.touch(self.objects.store(), &digest, modified);
-            self.known().objects.insert(digest, None);
-            return Ok(digest);
-        }
-        self.check_children(object)?;
-        let bytes = codec::encode(object)?;
-        if self.known().objects.insert(digest, Some(object.kind())).is_none() {
-            self.failed(self.objects.write(&digest, &bytes, company(object.kind()), self.sync_each()))?;
-        }
-        Ok(digest)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -41,7 +41,7 @@ use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
 use crate::regular;
-use crate::repository::{Batch, PayloadReader, Repository, TagListing};
+use crate::repository::{Batch, EachObject, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
 /// The directory of what is here only in part.
@@ -182,6 +182,14 @@ impl Directory {
         open_in(&self.inner.payloads, digest)?.ok_or(Error::MissingPayload(*digest))
     }
 
+    /// What the file of an object holds, and where that is.
+    fn object_bytes(&self, digest: &Digest) -> Result<(Vec<u8>, PathBuf)> {
+        let path = self.object_path(digest);
+        let file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
+        let bytes = regular::read_whole(&file, regular::LONGEST_OBJECT).map_err(Error::io("read", &path))?;
+        Ok((bytes, path))
+    }
+
     fn tags(&self) -> tags::TagStore<'_> {
         tags::TagStore::new(self)
     }
@@ -199,10 +207,15 @@ impl Repository for Directory {
 
     /// Beyond reading and decoding, checks that the object is the one that its name promises.
     fn read_object(&self, digest: &Digest) -> Result<Object> {
-        let path = self.object_path(digest);
-        let file = open_in(&self.inner.objects, digest)?.ok_or(Error::UnknownObject(*digest))?;
-        let bytes = regular::read_whole(&file, regular::LONGEST_OBJECT).map_err(Error::io("read", &path))?;
+        let (bytes, path) = self.object_bytes(digest)?;
         content::decode(&bytes, digest, &path)
+    }
+
+    fn read_encoded(&self, digests: &[Digest], each: &mut EachObject<'_>) -> Result<()> {
+        digests.iter().try_for_each(|digest| {
+            let (bytes, path) = self.object_bytes(digest)?;
+            each(digest, content::read_encoded(bytes, digest, &path)?)
+        })
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {

@@ -2,8 +2,7 @@
 
 use spfs_repo::{Digest, Error as RepoError, Progress, Repository, Result as RepoResult};
 
-use super::plan::{lot_size, read_lot};
-use super::{Options, Piece, Plan, Policy, large, retry, small};
+use super::{Options, Piece, Plan, Policy, large, objects, retry, small};
 use crate::error::Result;
 
 /// Payloads on their way at the same time if nothing else is said.
@@ -11,8 +10,6 @@ pub(super) const THREADS: usize = 4;
 /// From this size on, a payload on its way into a directory is gathered in a file of its own, so that it goes on where
 /// it stopped.
 pub(super) const LARGE: u64 = 8 << 20;
-/// Objects that are read at a time: manifests may be large.
-const LOT: usize = 8;
 
 /// Does what `plan` says. The destination has all of it, safe on disk, on return; after an error or a crash what
 /// arrived is kept, and nothing refers to what did not.
@@ -98,18 +95,16 @@ impl Mover<'_> {
 
     fn try_objects(&self, order: &[Digest]) -> RepoResult<()> {
         let batch = self.destination.begin()?;
-        for lot in order.chunks(lot_size(self.source, LOT)) {
+        objects::each(self.source, order, &mut |_, object| {
             self.go_on()?;
-            for object in read_lot(self.source, lot) {
-                let object = match object {
-                    // The plan has made sure that the destination has it then.
-                    Err(error) if error.is_unknown() => continue,
-                    other => other?,
-                };
-                batch.add_object(&object)?;
-                self.progress.advance(1, 0);
-            }
-        }
+            match object {
+                // The plan has made sure that the destination has it then.
+                Err(error) if error.is_unknown() => return Ok(()),
+                object => batch.add_encoded(&object?)?,
+            };
+            self.progress.advance(1, 0);
+            Ok(())
+        })?;
         batch.finish()
     }
 }

@@ -12,10 +12,12 @@
 //! directory, the second waits for what the first has claimed (`spfs_repo::directory::Claims`), and takes over if that
 //! one ends. A connection that breaks is made again, and goes on where it was; what cannot pass is an error at once.
 //!
-//! Memory: 52 bytes for each blob that moves, the manifests that are being read, a few megabytes for each stream.
+//! Memory: 52 bytes for each blob that moves, the bytes of the manifest that each thread reads, which are copied as they
+//! are, a few megabytes for each stream.
 
 mod apply;
 mod large;
+mod objects;
 mod plan;
 mod retry;
 mod small;
@@ -28,7 +30,7 @@ use crate::error::Result;
 use crate::remotes;
 
 pub use apply::apply;
-pub(crate) use plan::read_verified;
+pub(crate) use objects::read_verified;
 pub use plan::{plan, plan_blobs};
 pub(crate) use retry::again;
 

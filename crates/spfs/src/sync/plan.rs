@@ -3,18 +3,19 @@
 use std::collections::{HashMap, HashSet};
 
 use spfs_repo::{
-    Digest, EntryKind, Error as RepoError, Object, ObjectBody, Progress, Repository, Result as RepoResult,
+    Digest, Encoded, Error as RepoError, Kind, Object, ObjectBody, Progress, Repository, Result as RepoResult,
 };
 
-use super::{Options, Piece, Plan, Policy, TagMove, Wanted, retry};
+use super::{Options, Piece, Plan, Policy, TagMove, Wanted, objects, retry};
 use crate::error::Result;
-use crate::graph;
 use crate::parallel;
 
 /// Digests that are asked about at a time.
 const BATCH: usize = 10_000;
 /// Objects that are read in one round trip: manifests may be large.
 const LOT: usize = 16;
+/// Blobs of a manifest that are gathered before they are sorted.
+const SETTLE: usize = 64 << 10;
 /// Platforms within platforms, at most. Digests make cycles impossible; this is for what somebody made to annoy.
 const DEEPEST: usize = 256;
 
@@ -124,7 +125,7 @@ impl Planner<'_> {
     fn read_level(&self, level: &[Digest]) -> Result<Vec<(Digest, Part)>> {
         let progress = self.progress;
         progress.expect(level.len() as u64, 0);
-        let lots: Vec<&[Digest]> = level.chunks(lot_size(self.source, LOT)).collect();
+        let lots: Vec<&[Digest]> = level.chunks(objects::lot_size(self.source, LOT)).collect();
         // Manifests are large: what is needed of each is taken, and it is dropped at once.
         let read = |at: usize| read(self.source, self.destination, lots[at]);
         let mut found = Vec::new();
@@ -132,8 +133,8 @@ impl Planner<'_> {
             if progress.interrupted() {
                 return Err(RepoError::Interrupted.into());
             }
-            for (digest, part) in lots[at].iter().zip(parts) {
-                found.push((*digest, part?));
+            for (digest, part) in lots[at].iter().zip(parts?) {
+                found.push((*digest, part));
                 progress.advance(1, 0);
             }
             Ok(())
@@ -144,8 +145,7 @@ impl Planner<'_> {
     /// Keeps of the blobs what the destination lacks.
     fn settle_blobs(&mut self) -> Result<()> {
         let mut blobs = std::mem::take(&mut self.plan.blobs);
-        blobs.sort_unstable_by_key(|blob| blob.digest);
-        blobs.dedup_by_key(|blob| blob.digest);
+        settle(&mut blobs);
         let mut plan = std::mem::take(&mut self.plan);
         for some in blobs.chunks_mut(BATCH) {
             let digests: Vec<Digest> = some.iter().map(|blob| blob.digest).collect();
@@ -194,84 +194,61 @@ struct Part {
     blobs: Vec<Piece>,
 }
 
-fn read(source: &dyn Repository, destination: &dyn Repository, digests: &[Digest]) -> Vec<RepoResult<Part>> {
-    let objects = read_lot(source, digests).into_iter().zip(digests);
-    objects.map(|(object, digest)| object_or_kept(source, destination, digest, object).map(part)).collect()
+/// What the walk needs of some objects. What the source has lost the destination may have kept.
+fn read(source: &dyn Repository, destination: &dyn Repository, digests: &[Digest]) -> RepoResult<Vec<Part>> {
+    let mut parts = Vec::with_capacity(digests.len());
+    objects::each(source, digests, &mut |digest, object| {
+        let object = match object {
+            Err(error) if error.is_unknown() && destination.missing(&[*digest])?.is_empty() => {
+                return objects::each(destination, &[*digest], &mut |_, object| {
+                    parts.push(part(&object?)?);
+                    Ok(())
+                });
+            }
+            Err(error) if error.is_unknown() => {
+                let reason = "an object that is needed is not there";
+                return Err(RepoError::corrupt(format!("{digest} in {}", source.address()), reason));
+            }
+            object => object?,
+        };
+        parts.push(part(&object)?);
+        Ok(())
+    })?;
+    Ok(parts)
 }
 
-/// What the source has lost the destination may have kept.
-fn object_or_kept(
-    source: &dyn Repository,
-    destination: &dyn Repository,
-    digest: &Digest,
-    object: RepoResult<Object>,
-) -> RepoResult<Object> {
-    match object {
-        Err(error) if error.is_unknown() && destination.missing(&[*digest])?.is_empty() => {
-            destination.read_object(digest)
-        }
-        Err(error) if error.is_unknown() => {
-            let reason = "an object that is needed is not there";
-            Err(RepoError::corrupt(format!("{digest} in {}", source.address()), reason))
-        }
-        other => other,
-    }
-}
-
-fn part(object: Object) -> Part {
-    let format = object.format;
+fn part(object: &Encoded) -> RepoResult<Part> {
+    let format = object.format();
     let piece = |digest: Digest, size: u64| Piece { digest, size, format, object: true, payload: true };
-    match object.body {
+    if object.kind() == Kind::Manifest {
+        let mut blobs = Vec::new();
+        // Sorted now and then, so that what is named often never stands there often.
+        let mut settled = SETTLE;
+        object.each_blob(&mut |digest, size| {
+            if blobs.len() >= settled {
+                settle(&mut blobs);
+                settled = (blobs.len() * 2).max(SETTLE);
+            }
+            blobs.push(piece(digest, size));
+            Ok(())
+        })?;
+        settle(&mut blobs);
+        blobs.shrink_to_fit();
+        return Ok(Part { blobs, ..Part::default() });
+    }
+    let object = object.object()?;
+    Ok(match object.body {
         ObjectBody::Blob(blob) => {
             Part { is_blob: true, blobs: vec![piece(blob.payload, blob.size)], ..Part::default() }
         }
-        ObjectBody::Manifest(manifest) => {
-            let entries = manifest.trees.iter().flat_map(|tree| &tree.entries);
-            let files = entries.filter(|entry| entry.kind == EntryKind::Blob);
-            // Exactly as many as there are: there may be a million.
-            let mut blobs: Vec<Piece> = Vec::with_capacity(files.clone().count());
-            blobs.extend(files.map(|entry| piece(entry.object, entry.size)));
-            blobs.sort_unstable_by_key(|blob| blob.digest);
-            blobs.dedup_by_key(|blob| blob.digest);
-            blobs.shrink_to_fit();
-            Part { blobs, ..Part::default() }
-        }
         _ => Part { children: object.children(), ..Part::default() },
-    }
+    })
 }
 
-/// How many objects to ask for at a time: of a directory one, so that several threads share the work.
-pub(super) fn lot_size(source: &dyn Repository, most: usize) -> usize {
-    if source.as_directory().is_some() { 1 } else { most }
-}
-
-/// Reads several objects in one round trip where all of them are there, and makes sure that each is the one that was
-/// asked for.
-pub(super) fn read_lot(source: &dyn Repository, digests: &[Digest]) -> Vec<RepoResult<Object>> {
-    if digests.len() > 1
-        && let Ok(objects) = retry::again(|| source.read_objects(digests))
-        && objects.len() == digests.len()
-    {
-        return digests.iter().zip(objects).map(|(digest, object)| verified(source, digest, object)).collect();
-    }
-    digests.iter().map(|digest| retry::again(|| read_verified(source, digest))).collect()
-}
-
-/// Reads one object and makes sure that it is the one that was asked for.
-pub(crate) fn read_verified(source: &dyn Repository, digest: &Digest) -> RepoResult<Object> {
-    verified(source, digest, source.read_object(digest)?)
-}
-
-fn verified(source: &dyn Repository, digest: &Digest, object: Object) -> RepoResult<Object> {
-    let wrong = match &object.body {
-        ObjectBody::Blob(blob) if blob.payload == *digest => None,
-        ObjectBody::Blob(blob) => Some(format!("it is the blob of another payload, {}", blob.payload)),
-        _ => graph::mismatch(&object, digest),
-    };
-    match wrong {
-        None => Ok(object),
-        Some(reason) => Err(RepoError::Corrupt { what: format!("object {digest} from {}", source.address()), reason }),
-    }
+/// Leaves each blob once, sorted.
+fn settle(blobs: &mut Vec<Piece>) {
+    blobs.sort_unstable_by_key(|blob| blob.digest);
+    blobs.dedup_by_key(|blob| blob.digest);
 }
 
 /// The blob of a piece, in the format of what led to it.
