@@ -1,5 +1,6 @@
 //! Sharing over the wire: push, pull, and run of what is only behind a server.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use spfs_net::server::{Options, Server};
@@ -7,7 +8,7 @@ use spfs_repo::Directory;
 
 use rustix::process::Signal;
 
-use crate::common::{Gate, Home, Running, every_caller};
+use crate::common::{Gate, Home, Running, eventually, every_caller};
 
 /// A server of `origin` in this process, for as long as this process lives; returns its address.
 pub fn serve(home: &Home) -> String {
@@ -71,29 +72,41 @@ fn server(home: &Home, port: u16) -> (Running, u16) {
     (running, port)
 }
 
+/// Bytes of the largest payload that is on its way into the repository at `path`.
+fn arriving(path: &Path) -> u64 {
+    let areas = std::fs::read_dir(path.join("payloads/work")).into_iter().flatten().flatten();
+    let files = areas.filter_map(|area| std::fs::read_dir(area.path()).ok()).flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).max().unwrap_or(0)
+}
+
+/// A push goes on by itself, whatever it was at when the server died: to one of ours, and as to an existing one.
 #[test]
 fn a_server_that_is_killed_and_started_again() {
     every_caller(|home| {
-        home.spfs(["init", "repo", &home.path("origin").display().to_string()]).run().ok();
-        home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("file:{}", home.path("origin").display()));
         let files = "for n in $(seq 300); do head -c 20000 /dev/urandom > /spfs/f$n; done; \
                      head -c 40000000 /dev/urandom > /spfs/large; spfs commit layer --tag big";
         home.script("-", files).run().ok();
         home.wait_for_the_end();
-        let (first, port) = server(home, 0);
-        let remote = format!("grpc://127.0.0.1:{port}");
-        let push = home.spfs(["push", "big", "--remote", &remote]).spawn();
-        std::thread::sleep(std::time::Duration::from_millis(150));
-        first.signal(Signal::KILL);
-        first.finish();
-        let (second, _) = server(home, port);
-        // It goes on by itself, or, if it was cut in the middle of a round, when it is typed again.
-        push.finish();
-        home.spfs(["push", "big", "--remote", &remote]).run().ok();
-        home.set("XDG_DATA_HOME", home.path("other-data").to_str().unwrap());
-        home.spfs(["pull", "big", "--from", &remote]).run().ok();
-        home.spfs_line("check").run().ok();
-        second.signal(Signal::TERM);
-        second.finish().ok();
+        for (round, query) in ["", "?exchange=false"].into_iter().enumerate() {
+            let origin = home.path(&format!("origin-{round}"));
+            home.spfs(["init", "repo", &origin.display().to_string()]).run().ok();
+            home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("file:{}", origin.display()));
+            let (first, port) = server(home, 0);
+            let remote = format!("grpc://127.0.0.1:{port}{query}");
+            let push = home.spfs(["push", "big", "--remote", &remote]).spawn();
+            eventually("it is in the midst of it, or through", || {
+                arriving(&origin) > 4_000_000 || origin.join("tags/big.tag").exists()
+            });
+            first.signal(Signal::KILL);
+            first.finish();
+            let (second, _) = server(home, port);
+            push.finish().ok();
+            home.set("XDG_DATA_HOME", home.path(&format!("other-data-{round}")).to_str().unwrap());
+            home.spfs(["pull", "big", "--from", &remote]).run().ok();
+            home.spfs_line("check").run().ok();
+            home.set("XDG_DATA_HOME", home.path("home/.local/share").to_str().unwrap());
+            second.signal(Signal::TERM);
+            second.finish().ok();
+        }
     });
 }

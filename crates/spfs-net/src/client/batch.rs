@@ -67,7 +67,7 @@ impl<'a> ClientBatch<'a> {
         let answered = connection.block_on(answer)?.map_err(|e| connection.trouble(NetTrouble::Lost, e))?;
         // What the other end says comes first: it may be why it took no more.
         let (digest, size) = match result {
-            Err(error) if matches!(error, Error::Remote { .. }) => return Err(answered.err().unwrap_or(error)),
+            Err(error @ Error::Unreachable { .. }) => return Err(answered.err().unwrap_or(error)),
             result => result?,
         };
         let stored = connection.explained(answered)?;
@@ -90,7 +90,7 @@ impl<'a> ClientBatch<'a> {
             hasher.update(&piece);
             size += piece.len() as u64;
             if sender.blocking_send(Ok(piece)).is_err() {
-                return Err(self.client.nonsense("store a payload", "it took no more of it"));
+                return Err(self.client.connection.trouble(NetTrouble::Lost, "it took no more of a payload"));
             }
             piece = body::read_piece(content).map_err(Error::io("read", "the content of a payload"))?;
         }
