@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spfs_net::client::{Client, Options};
 use spfs_net::server::{self, Server};
-use spfs_repo::{Directory, conformance};
+use spfs_repo::{Directory, Repository, conformance};
 
 /// A server of an empty repository, on any free port; its address.
 fn serve(place: &tempfile::TempDir, count: usize) -> String {
@@ -17,23 +17,24 @@ fn serve(place: &tempfile::TempDir, count: usize) -> String {
     format!("grpc://{address}")
 }
 
-fn run(except: &[&str], query: &str) {
+/// What makes clients of new, empty repositories.
+fn clients(query: &str) -> impl FnMut() -> Box<dyn Repository> {
     let place = tempfile::tempdir().unwrap();
     let mut count = 0;
-    conformance::run_without(except, &mut || {
+    move || {
         count += 1;
         Box::new(Client::new(&(serve(&place, count) + query), Options::default()).unwrap())
-    });
+    }
 }
 
 #[test]
 fn a_client_of_our_server_conforms() {
-    run(&[], "");
+    conformance::run(&mut clients(""));
 }
 
 #[test]
-fn it_conforms_where_everything_is_compressed() {
-    run(&[], "?compress=true");
+fn it_conforms_where_content_is_compressed() {
+    conformance::run_content(&mut clients("?compress=true"));
 }
 
 /// What the protocol of existing servers cannot promise. It has no batches: each payload is there when it has arrived.
@@ -42,5 +43,5 @@ const OLD_WAY: &[&str] = &["a batch that is dropped leaves nothing", "no concurr
 
 #[test]
 fn it_conforms_by_the_protocol_of_existing_servers_alone() {
-    run(OLD_WAY, "?exchange=false");
+    conformance::run_without(OLD_WAY, &mut clients("?exchange=false"));
 }
