@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +19,11 @@ use tokio::runtime::Runtime;
 
 use crate::address::{Address, Way};
 use crate::body::{AnyBody, full};
+use crate::budget::{Budget, Share};
 use crate::dial::{self, Ssh};
 use crate::grpc::{self, Frames, status};
 use crate::server::EXCHANGE;
+use crate::threads::Threads;
 
 /// How long the other end may be silent while we wait for it: it may be busy making much safe on a slow disk.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -31,29 +33,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How many bytes of content an answer has at most, and the least that is asked for over a bad connection.
 const MOST: u32 = 4 << 20;
 const LEAST: u32 = 128 << 10;
-
-/// The runtime of all clients of this process: started with the first connection, ended with the last one, so that a
-/// process that enters namespaces has no threads any more.
-struct Threads(Arc<Runtime>);
-
-impl Threads {
-    fn of_this_process() -> Result<Self> {
-        static RUNTIME: Mutex<Weak<Runtime>> = Mutex::new(Weak::new());
-        let mut shared = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runtime) = shared.upgrade() {
-            return Ok(Threads(runtime));
-        }
-        let made = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("spfs-net")
-            .enable_all()
-            .build()
-            .map_err(Error::io("start", "the threads of the network"))?;
-        let made = Arc::new(made);
-        *shared = Arc::downgrade(&made);
-        Ok(Threads(made))
-    }
-}
 
 /// Where a server is, and the connection to it.
 pub struct Connection {
@@ -68,6 +47,8 @@ pub struct Connection {
     ours: OnceLock<bool>,
     /// How many bytes of content an answer may have.
     most: AtomicU32,
+    /// For what is large.
+    pub budget: Budget,
 }
 
 /// A connection that has been made.
@@ -78,6 +59,13 @@ struct Live {
     token: Option<HeaderValue>,
     /// What ended it, once it has ended.
     why: Arc<OnceLock<hyper::Error>>,
+}
+
+/// What came of a call.
+enum Answer {
+    Whole(Box<Reply>),
+    /// It has so many bytes, for which there is no room now.
+    Large(usize),
 }
 
 /// The answer to a call: its messages, and the status that came with it.
@@ -96,10 +84,8 @@ impl Drop for Connection {
         if let Some(live) = self.live.get_mut().take() {
             live.task.abort();
         }
-        // A look-up of a name that nobody answers is not waited for.
-        let last = self.threads.take().and_then(|threads| Arc::into_inner(threads.0));
-        if let Some(runtime) = last {
-            runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Some(threads) = self.threads.take() {
+            threads.end();
         }
     }
 }
@@ -115,16 +101,17 @@ impl Connection {
             threads: OnceLock::new(),
             ours: OnceLock::new(),
             most: AtomicU32::new(MOST),
+            budget: Budget::default(),
         }
     }
 
     /// The runtime on which everything is done.
     pub fn runtime(&self) -> Result<&Runtime> {
         if let Some(threads) = self.threads.get() {
-            return Ok(&threads.0);
+            return Ok(threads.runtime());
         }
         let threads = Threads::of_this_process()?;
-        Ok(&self.threads.get_or_init(|| threads).0)
+        Ok(self.threads.get_or_init(|| threads).runtime())
     }
 
     /// Whether the other end knows our exchange. Asks, the first time.
@@ -229,19 +216,25 @@ impl Connection {
         let again = !path.contains("/Remove");
         let make = || self.call_request(path, body.clone(), zstd);
         let runtime = self.runtime()?;
-        let mut tries = 1;
+        let (mut tries, mut room) = (1, None);
         loop {
             let work = async {
-                let work = self.collect(again, &make, zstd);
+                let work = self.collect(again, &make, zstd, room.take());
                 let Some(limit) = self.address.timeout else { return work.await };
                 let timed = tokio::time::timeout(limit, work).await;
                 timed.unwrap_or_else(|late| Err(self.trouble(NetTrouble::TimedOut, late)))
             };
             match self.explained(runtime.block_on(work)) {
+                // Asked for again, and not stopped in the middle: it would take the connection's room from others.
+                Ok(Answer::Large(bytes)) => {
+                    room = Some(runtime.block_on(self.budget.take(bytes)));
+                    continue;
+                }
+                Ok(Answer::Whole(reply)) => return Ok(*reply),
                 Err(Error::Unreachable { trouble: NetTrouble::Lost, .. }) if again && tries < TRIES => {
                     std::thread::sleep(PAUSE * 2u32.pow(tries));
                 }
-                result => return result,
+                Err(error) => return Err(error),
             }
             tries += 1;
         }
@@ -268,18 +261,28 @@ impl Connection {
         Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().unwrap_or_default()
     }
 
-    async fn collect(&self, again: bool, make: Make<'_>, zstd: bool) -> Result<Reply> {
+    async fn collect(&self, again: bool, make: Make<'_>, zstd: bool, mut room: Option<Share>) -> Result<Answer> {
         let (head, mut body) = self.send(again, make).await?.into_parts();
         let zstd = zstd && head.headers.get("grpc-encoding").is_some_and(|encoding| encoding == grpc::ZSTD);
         let mut frames = Frames::new(self.address.max_decode, zstd);
         let mut trailers = HeaderMap::new();
         while let Some(frame) = self.in_time(body.frame()).await? {
             match frame.map_err(|e| self.broken(e))?.into_data() {
-                Ok(piece) => frames.push(&piece).map_err(|reason| self.protocol(reason))?,
+                Ok(piece) => {
+                    frames.push(&piece).map_err(|reason| self.protocol(reason))?;
+                    if let (None, Some(promised)) = (&room, frames.promised()) {
+                        room = self.budget.try_take(promised);
+                        if room.is_none() && again {
+                            return Ok(Answer::Large(promised));
+                        }
+                        room = room.or_else(|| Some(Share::default()));
+                    }
+                }
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
         }
-        Ok(Reply { frames, headers: head.headers, trailers, http: head.status })
+        frames.hold(room.unwrap_or_default());
+        Ok(Answer::Whole(Box::new(Reply { frames, headers: head.headers, trailers, http: head.status })))
     }
 
     /// Turns the status of a call into an error, if it is one.

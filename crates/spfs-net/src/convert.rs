@@ -12,6 +12,9 @@ use crate::proto;
 /// What a server of ours says of a batch that it does not know (any more).
 pub const GONE: &str = "what was not finished is gone: the server was restarted, or waited too long";
 
+/// What a server of ours says when somebody has as much under way as one may have.
+pub const BUSY: &str = "too much is under way already; try again later";
+
 /// A digest for the wire.
 pub fn digest(digest: &Digest) -> proto::Digest {
     proto::Digest { bytes: Bytes::copy_from_slice(digest.as_bytes()) }
@@ -179,8 +182,8 @@ pub fn read_error(error: proto::Error, address: &str, action: &str) -> Error {
             Error::AmbiguousReference { reference: named.message, candidates: Vec::new() }
         }
         Some(proto::ErrorKind::InvalidReference(named)) => remote(named.message),
-        // As when a connection is lost: what is done anew may work.
-        Some(proto::ErrorKind::Other(text)) if text == GONE => {
+        // As when a connection is lost: what is done anew, or later, may work.
+        Some(proto::ErrorKind::Other(text)) if text == GONE || text == BUSY => {
             Error::Unreachable { address: address.to_owned(), trouble: NetTrouble::Lost, source: Some(text.into()) }
         }
         Some(proto::ErrorKind::Other(text)) => remote(text),

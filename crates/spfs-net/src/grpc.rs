@@ -6,6 +6,8 @@ use std::io::Read as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::budget::Share;
+
 /// Status numbers of gRPC that we send or tell apart.
 pub mod status {
     /// It went well.
@@ -33,6 +35,8 @@ pub const ZSTD: &str = "zstd";
 
 /// Bytes before every message.
 const PREFIX: usize = 5;
+/// How many times larger a compressed message is thought to be.
+const UNPACKED: usize = 4;
 /// Messages below this are not worth compressing.
 const SMALL: usize = 1024;
 
@@ -71,12 +75,14 @@ pub struct Frames {
     limit: usize,
     /// Whether compression was agreed.
     zstd: bool,
+    /// What the first message takes of a budget.
+    share: Share,
 }
 
 impl Frames {
     /// For a body of at most `limit` bytes.
     pub fn new(limit: usize, zstd: bool) -> Self {
-        Frames { buffer: BytesMut::new(), limit, zstd }
+        Frames { buffer: BytesMut::new(), limit, zstd, share: Share::default() }
     }
 
     /// Adds what has arrived. Memory grows with what arrives, never with what a length promises.
@@ -91,6 +97,18 @@ impl Frames {
         }
         self.buffer.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// How many bytes the first message promises to have, once that is known; when it is unpacked, as a guess.
+    pub fn promised(&self) -> Option<usize> {
+        let (prefix, _) = self.buffer.split_first_chunk::<PREFIX>()?;
+        let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        Some(if prefix[0] == 0 { len } else { len.saturating_mul(UNPACKED) })
+    }
+
+    /// Ties a share of a budget to the first message, for as long as anything of it is kept.
+    pub fn hold(&mut self, share: Share) {
+        self.share = share;
     }
 
     /// Takes the next message, once all of them have arrived; `None` at the end.
@@ -112,6 +130,7 @@ impl Frames {
             1 if self.zstd => unpack(&message, self.limit)?,
             _ => return Err("a message is compressed, which was not agreed".to_owned()),
         };
+        let message = std::mem::take(&mut self.share).hold(message);
         M::decode(message).map(Some).map_err(|e| e.to_string())
     }
 

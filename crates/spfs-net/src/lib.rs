@@ -4,6 +4,7 @@
 
 mod address;
 mod body;
+mod budget;
 pub mod client;
 mod connection;
 mod convert;
@@ -11,6 +12,7 @@ mod dial;
 mod grpc;
 mod proto;
 pub mod server;
+mod threads;
 
 pub use client::Client;
 pub use server::Server;

@@ -1,16 +1,16 @@
 //! What goes to an existing server: payloads at once, each by itself; objects when their children are there.
 
-use std::collections::HashSet;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use prost::Message;
-use spfs_repo::{Batch, Digest, Encoded, Error, Given, Hasher, Kind, NetTrouble, Object, Repository, Result};
+use spfs_repo::{Batch, Digest, Encoded, Error, Given, Hasher, Kind, NetTrouble, Object, Result};
 use tokio::sync::mpsc;
 
-use super::{Client, answered, check_children, check_expected, refused};
+use super::seen::{Seen, lock};
+use super::{Client, answered, check_expected, refused};
 use crate::body::{self, AnyBody};
 use crate::connection::Connection;
 use crate::{convert, proto};
@@ -36,20 +36,13 @@ struct State {
     objects: Vec<Encoded>,
     /// Bytes of these.
     size: usize,
-    /// What was added or seen to be there.
-    payloads: HashSet<Digest>,
-    known: HashSet<Digest>,
-    broken: bool,
+    seen: Seen,
 }
 
 impl<'a> ClientBatch<'a> {
     /// An empty batch; sends nothing yet.
     pub fn new(client: &'a Client) -> Self {
         ClientBatch { client, state: Mutex::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a payload by itself, hashing it on the way; one that is not the `expected` is broken off before its end.
@@ -101,16 +94,16 @@ impl<'a> ClientBatch<'a> {
     /// Adds an object in either form.
     fn add(&self, given: Given<'_>, encode: impl FnOnce() -> Result<Encoded>) -> Result<Digest> {
         let digest = given.digest()?;
-        let mut guard = self.state();
+        let mut guard = lock(&self.state);
         let state = &mut *guard;
-        if state.known.contains(&digest) {
+        if state.seen.objects.contains(&digest) {
             return Ok(digest);
         }
-        check_children(self.client, &mut state.payloads, &mut state.known, given)?;
+        state.seen.check_children(self.client, given)?;
         let object = encode()?;
         state.size += object.wire().len();
         state.objects.push(object);
-        state.known.insert(digest);
+        state.seen.objects.insert(digest);
         if state.objects.len() == OBJECTS || state.size > BYTES {
             self.flush(state)?;
         }
@@ -122,16 +115,10 @@ impl<'a> ClientBatch<'a> {
         state.size = 0;
         for object in std::mem::take(&mut state.objects) {
             let request = proto::WriteObjectRequest { object: Some(convert::encoded(&object)) };
-            self.sent(state, |client| client.ask::<proto::Ok>("/spfs.DatabaseService/WriteObject", "store", &request))?;
+            let stored = self.client.ask::<proto::Ok>("/spfs.DatabaseService/WriteObject", "store", &request);
+            state.seen.noted(stored)?;
         }
         Ok(())
-    }
-
-    /// Remembers a failure: what others rely on may be missing.
-    fn sent<T>(&self, state: &mut State, send: impl FnOnce(&Client) -> Result<T>) -> Result<()> {
-        let result = send(self.client);
-        state.broken |= result.is_err();
-        result.map(drop)
     }
 }
 
@@ -139,7 +126,7 @@ impl Batch for ClientBatch<'_> {
     fn add_payload(&self, content: &mut dyn Read, expected: Option<&Digest>) -> Result<(Digest, u64)> {
         let first = body::read_piece(content).map_err(Error::io("read", "the content of a payload"))?;
         let added = self.upload(first, content, expected)?;
-        self.state().payloads.insert(added.0);
+        lock(&self.state).seen.payloads.insert(added.0);
         Ok(added)
     }
 
@@ -155,11 +142,8 @@ impl Batch for ClientBatch<'_> {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let mut state = self.state();
-        if state.broken {
-            let reason = "an earlier write failed, so it is not complete";
-            return Err(Error::invalid("batch", self.client.address(), reason));
-        }
+        let mut state = lock(&self.state);
+        state.seen.check_whole(self.client)?;
         self.flush(&mut state)
     }
 }

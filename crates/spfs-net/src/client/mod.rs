@@ -5,17 +5,19 @@
 
 mod batch;
 mod payload;
+mod seen;
 mod segments;
 mod session;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::StatusCode;
 use prost::Message;
 use spfs_repo::{
-    Batch, Digest, DigestPrefix, EachObject, EachPayload, Encoded, Error, Given, Kind, NetTrouble, Object, ObjectBody,
-    PayloadReader, Repository, Result, Tag, TagListing, TagName, TagSpec, codec,
+    Batch, Digest, DigestPrefix, EachObject, EachPayload, Encoded, Error, NetTrouble, Object, PayloadReader,
+    Repository, Result, Tag, TagListing, TagName, TagSpec, codec,
 };
 
 use crate::address::Address;
@@ -173,35 +175,6 @@ fn check_expected(actual: &Digest, expected: Option<&Digest>) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-/// Refuses an object whose children are neither among `payloads` and `known` nor at the server.
-fn check_children(
-    client: &Client,
-    payloads: &mut HashSet<Digest>,
-    known: &mut HashSet<Digest>,
-    given: Given<'_>,
-) -> Result<()> {
-    if let Given::Object(Object { body: ObjectBody::Blob(blob), .. }) = given {
-        if !payloads.contains(&blob.payload) {
-            match client.missing_payloads(&[blob.payload])?.first() {
-                None => payloads.insert(blob.payload),
-                Some(absent) => return Err(Error::MissingPayload(*absent)),
-            };
-        }
-        return Ok(());
-    }
-    given.children(MANY, &mut |mut unknown| {
-        unknown.retain(|digest| !known.contains(digest));
-        if let Some(absent) = client.missing(&unknown)?.first() {
-            return Err(Error::UnknownObject(*absent));
-        }
-        // The blobs of a manifest are not remembered: there may be a million, and few manifests share them.
-        if given.kind() != Kind::Manifest {
-            known.extend(unknown);
-        }
-        Ok(())
-    })
 }
 
 fn one(digest: &Digest) -> proto::DigestRequest {

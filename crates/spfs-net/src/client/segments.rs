@@ -12,6 +12,7 @@ use spfs_repo::{Digest, Error, NetTrouble, Result};
 use tokio::task::JoinHandle;
 
 use crate::body::{AnyBody, full};
+use crate::budget::Share;
 use crate::connection::Connection;
 use crate::server::uploads::{ASK, END, KIND, OFFSET, SEGMENT};
 use crate::{convert, proto};
@@ -40,13 +41,16 @@ pub struct Segments {
     base: u64,
     gathered: BytesMut,
     flight: Option<JoinHandle<Result<Option<Digest>>>>,
+    /// For the segment that is gathered and the one that is sent.
+    _share: Share,
 }
 
 impl Segments {
-    /// Nothing yet, into the batch `batch`.
-    pub fn new(connection: Arc<Connection>, batch: &[u8], kind: Kind) -> Self {
+    /// Nothing yet, into the batch `batch`. Waits until there is room in the connection's budget.
+    pub fn new(connection: Arc<Connection>, batch: &[u8], kind: Kind) -> Result<Self> {
+        let share = connection.block_on(connection.budget.take(2 * SEGMENT))?;
         let path = format!("/upload/{}/{}", hex(batch), hex(spfs_repo::unique().as_bytes()));
-        Segments { connection, path, kind, base: 0, gathered: BytesMut::new(), flight: None }
+        Ok(Segments { connection, path, kind, base: 0, gathered: BytesMut::new(), flight: None, _share: share })
     }
 
     /// Adds some bytes.

@@ -1,16 +1,14 @@
 //! A batch at a server of ours: small content many at a time, large content in segments, and all of it visible at once
 //! when it is finished.
 
-use std::collections::HashSet;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use spfs_repo::{
-    Batch, Digest, Encoded, Error, Given, Hasher, Kind as ObjectKind, NetTrouble, Object, Repository, Result,
-};
+use spfs_repo::{Batch, Digest, Encoded, Error, Given, Hasher, Kind as ObjectKind, NetTrouble, Object, Result};
 use tokio::task::JoinHandle;
 
+use super::seen::{Seen, lock};
 use super::segments::{Kind, Segments};
 use super::{Client, answered, check_expected};
 use crate::body::{self, PIECE};
@@ -40,10 +38,7 @@ struct State {
     number: u64,
     /// The pack that is on its way, and the number behind it.
     flight: Option<JoinHandle<Result<u64>>>,
-    /// What was added or seen to be there.
-    payloads: HashSet<Digest>,
-    known: HashSet<Digest>,
-    broken: bool,
+    seen: Seen,
     finished: bool,
 }
 
@@ -51,10 +46,6 @@ impl<'a> SessionBatch<'a> {
     /// An empty batch; sends nothing yet.
     pub fn new(client: &'a Client) -> Self {
         SessionBatch { client, state: Mutex::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connection(&self) -> &Arc<Connection> {
@@ -74,13 +65,12 @@ impl<'a> SessionBatch<'a> {
         Ok(begun.id)
     }
 
-    /// Waits for the pack that is on its way. A failure stays: what others rely on may be missing.
+    /// Waits for the pack that is on its way.
     fn land(&self, state: &mut State) -> Result<()> {
         let Some(flight) = state.flight.take() else { return Ok(()) };
         let landed = self.connection().block_on(flight)?;
         let landed = landed.unwrap_or_else(|e| Err(self.connection().trouble(NetTrouble::Lost, e)));
-        state.broken |= landed.is_err();
-        state.number = landed?;
+        state.number = state.seen.noted(landed)?;
         Ok(())
     }
 
@@ -105,8 +95,8 @@ impl<'a> SessionBatch<'a> {
     }
 
     fn segments(&self, kind: Kind) -> Result<Segments> {
-        let id = self.id(&mut self.state())?;
-        Ok(Segments::new(self.connection().clone(), &id, kind))
+        let id = self.id(&mut lock(&self.state))?;
+        Segments::new(self.connection().clone(), &id, kind)
     }
 
     /// Sends a large payload, hashing it on the way; one that is not the `expected` never gets its end.
@@ -133,10 +123,9 @@ impl<'a> SessionBatch<'a> {
         self.flush(state)?;
         self.land(state)?;
         let id = self.id(state)?;
-        let mut segments = Segments::new(self.connection().clone(), &id, Kind::Object);
+        let mut segments = Segments::new(self.connection().clone(), &id, Kind::Object)?;
         let sent = segments.add(bytes).and_then(|()| segments.finish());
-        state.broken |= sent.is_err();
-        match sent? {
+        match state.seen.noted(sent)? {
             stored if stored == *digest => Ok(()),
             stored => Err(Error::corrupt(format!("object {digest}"), format!("it arrived as {stored}"))),
         }
@@ -145,12 +134,12 @@ impl<'a> SessionBatch<'a> {
     /// Adds an object in either form.
     fn add(&self, given: Given<'_>) -> Result<Digest> {
         let digest = given.digest()?;
-        let mut guard = self.state();
+        let mut guard = lock(&self.state);
         let state = &mut *guard;
-        if state.known.contains(&digest) {
+        if state.seen.objects.contains(&digest) {
             return Ok(digest);
         }
-        super::check_children(self.client, &mut state.payloads, &mut state.known, given)?;
+        state.seen.check_children(self.client, given)?;
         let bytes = given.wire()?;
         if bytes.len() >= LARGE {
             self.upload_object(state, bytes, &digest)?;
@@ -159,7 +148,7 @@ impl<'a> SessionBatch<'a> {
             state.size += bytes.len() + 8;
             state.pack.objects.push(bytes);
         }
-        state.known.insert(digest);
+        state.seen.objects.insert(digest);
         Ok(digest)
     }
 
@@ -204,16 +193,16 @@ impl Batch for SessionBatch<'_> {
         let first = body::read_piece(content).map_err(Error::io("read", "the content of a payload"))?;
         if first.len() == PIECE {
             let added = self.upload(first, content, expected)?;
-            self.state().payloads.insert(added.0);
+            lock(&self.state).seen.payloads.insert(added.0);
             return Ok(added);
         }
         let digest = Digest::of(&first);
         check_expected(&digest, expected)?;
         let size = first.len();
-        let mut state = self.state();
-        if !state.payloads.contains(&digest) {
+        let mut state = lock(&self.state);
+        if !state.seen.payloads.contains(&digest) {
             self.make_room(&mut state, size)?;
-            state.payloads.insert(digest);
+            state.seen.payloads.insert(digest);
             // What frames a small payload counts too, or a million empty ones would fill the memory.
             state.size += size + 8;
             state.pack.payloads.push(first);
@@ -233,14 +222,11 @@ impl Batch for SessionBatch<'_> {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let mut guard = self.state();
+        let mut guard = lock(&self.state);
         let state = &mut *guard;
         self.flush(state)?;
         self.land(state)?;
-        if state.broken {
-            let reason = "an earlier write failed, so it is not complete";
-            return Err(Error::invalid("batch", self.client.address(), reason));
-        }
+        state.seen.check_whole(self.client)?;
         self.end(state, "/spfs.Exchange/PutFinish")?;
         state.finished = true;
         Ok(())
@@ -249,7 +235,7 @@ impl Batch for SessionBatch<'_> {
 
 impl Drop for SessionBatch<'_> {
     fn drop(&mut self) {
-        let mut guard = self.state();
+        let mut guard = lock(&self.state);
         let state = &mut *guard;
         if !state.finished {
             // If it cannot be told, the server finds out by itself.

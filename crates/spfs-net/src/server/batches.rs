@@ -15,15 +15,22 @@ use bytes::Bytes;
 use spfs_repo::{Batch, Encoded, Error, Repository, Result};
 
 use super::fields;
-use super::uploads::{Task, Upload};
+use super::uploads::{Gathering, Task, Upload};
 use crate::convert;
 use crate::proto;
 
 /// The name of a batch or an upload: chosen at random, so that nobody finds another's.
 pub type Id = [u8; 16];
 
-/// Most batches that are open at one time.
+/// Most batches that are open at one time, and most of one owner.
 const MOST: usize = 256;
+const MOST_EACH: usize = 64;
+/// Most that are open, or finished and remembered.
+const REMEMBERED: usize = 4096;
+/// Most uploads of one batch at one time: each has a thread.
+const UPLOADS: usize = 64;
+/// How long a batch is left alone by an owner who wants more than that: what was killed does not say so.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long a batch is kept that nobody speaks of.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the end of a batch is remembered, for a client whose answer was lost.
@@ -44,10 +51,14 @@ pub type Answer = std::result::Result<(), proto::Error>;
 pub struct Batches {
     repository: Arc<dyn Repository>,
     open: Mutex<HashMap<Id, Arc<Open>>>,
+    /// Large objects that are gathered.
+    pub gathering: Arc<Gathering>,
 }
 
 /// One open batch.
 pub struct Open {
+    /// Whose it is: the name of a token, or an address.
+    owner: String,
     jobs: mpsc::Sender<Job>,
     /// The number of the next pack; held while one is stored.
     next: Mutex<u64>,
@@ -67,18 +78,36 @@ fn other(words: &str) -> proto::Error {
     proto::Error { kind: Some(proto::ErrorKind::Other(words.to_owned())) }
 }
 
+fn count(open: &HashMap<Id, Arc<Open>>, owner: &str) -> usize {
+    open.values().filter(|batch| batch.owner == owner && batch.finished.get().is_none()).count()
+}
+
+/// Drops the batches of `owner` that nobody has spoken of for the longest time, if there are `most`.
+fn make_room(open: &mut HashMap<Id, Arc<Open>>, owner: &str, most: usize, idle: Duration) {
+    while count(open, owner) >= most {
+        let own = open.iter().filter(|(_, batch)| batch.owner == owner && batch.finished.get().is_none());
+        let waits = own.map(|(id, batch)| (lock(&batch.used).elapsed(), *id));
+        let Some((_, id)) = waits.max().filter(|(waits, _)| *waits >= idle) else { return };
+        if let Some(batch) = open.remove(&id) {
+            batch.give_up();
+        }
+    }
+}
+
 impl Batches {
-    /// None yet, into `repository`.
-    pub fn new(repository: Arc<dyn Repository>) -> Self {
-        Batches { repository, open: Mutex::default() }
+    /// None yet, into `repository`; objects on their way may take `memory` bytes.
+    pub fn new(repository: Arc<dyn Repository>, memory: usize) -> Self {
+        Batches { repository, open: Mutex::default(), gathering: Arc::new(Gathering::new(memory)) }
     }
 
-    /// Opens one.
-    pub fn begin(&self) -> std::result::Result<Id, proto::Error> {
+    /// Opens one for `owner`: the name of a token, or an address.
+    pub fn begin(&self, owner: &str) -> std::result::Result<Id, proto::Error> {
         let mut open = lock(&self.open);
         open.retain(|_, batch| batch.is_wanted());
-        if open.len() >= MOST {
-            return Err(other("too many batches are open; try again later"));
+        make_room(&mut open, owner, MOST_EACH, IDLE);
+        let unfinished = open.values().filter(|batch| batch.finished.get().is_none()).count();
+        if unfinished >= MOST || open.len() >= REMEMBERED || count(&open, owner) >= MOST_EACH {
+            return Err(other(convert::BUSY));
         }
         let id = spfs_repo::unique().into_bytes();
         let (jobs, todo) = channel();
@@ -86,6 +115,7 @@ impl Batches {
         let thread = std::thread::Builder::new().name("spfs-batch".to_owned());
         let thread = thread.spawn(move || work(&*repository, &todo)).map_err(|e| other(&e.to_string()))?;
         let batch = Open {
+            owner: owner.to_owned(),
             jobs,
             next: Mutex::new(0),
             uploads: Mutex::default(),
@@ -190,16 +220,20 @@ impl Open {
         self.finished.get_or_init(finish).clone()
     }
 
-    /// The upload with this name; a new one, into which `make` will feed, if there is none yet.
-    pub fn upload(&self, id: Id, make: impl FnOnce() -> (Arc<Upload>, Task)) -> Arc<Upload> {
+    /// The upload with this name; a new one, into which `make` will feed, if there is none yet. None if there are too
+    /// many.
+    pub fn upload(&self, id: Id, make: impl FnOnce() -> (Arc<Upload>, Task)) -> Option<Arc<Upload>> {
         let mut uploads = lock(&self.uploads);
         if let Some(upload) = uploads.get(&id) {
-            return upload.clone();
+            return Some(upload.clone());
+        }
+        if uploads.values().filter(|upload| upload.is_running()).count() >= UPLOADS {
+            return None;
         }
         let (upload, task) = make();
         uploads.insert(id, upload.clone());
         let _ = self.jobs.send(Job::Upload(task));
-        upload
+        Some(upload)
     }
 
     /// Whether there is an upload with this name.
@@ -259,4 +293,30 @@ fn put(batch: &dyn Batch, mut pack: Bytes) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use spfs_repo::Directory;
+
+    #[test]
+    fn nobody_has_more_batches_than_others_can_bear() {
+        let place = tempfile::tempdir().unwrap();
+        let batches = Batches::new(Arc::new(Directory::create(place.path()).unwrap()), 1 << 20);
+        let first = batches.begin("one").unwrap();
+        for _ in 1..MOST_EACH {
+            batches.begin("one").unwrap();
+        }
+        assert_eq!(batches.begin("one").unwrap_err(), other(convert::BUSY));
+        batches.begin("another").unwrap();
+        // One that is finished does not count, and one that was left alone makes room.
+        batches.get(&first).unwrap().finish().unwrap();
+        let last = batches.begin("one").unwrap();
+        assert!(batches.begin("one").is_err());
+        make_room(&mut lock(&batches.open), "one", MOST_EACH, Duration::ZERO);
+        assert!(batches.get(&last).is_ok(), "the one that was left alone for longest");
+        batches.begin("one").unwrap();
+    }
 }

@@ -52,7 +52,8 @@ pub async fn answer(
             response
         }
         (Ok(who), _) => {
-            let asked = Asked { state, live, who, progress: progress.clone(), secure };
+            let peer = link.peer.map(|peer| peer.ip());
+            let asked = Asked { state, live, who, peer, progress: progress.clone(), secure };
             asked.answer(role, request, &mut record).await
         }
     };
@@ -115,6 +116,8 @@ pub struct Asked {
     pub live: Arc<Live>,
     /// Who asks.
     pub who: Who,
+    /// From where, if that has an address.
+    peer: Option<std::net::IpAddr>,
     /// How it gets on.
     pub progress: Arc<Progress>,
     /// Whether it came over TLS.
@@ -178,6 +181,7 @@ impl Asked {
                 Err(reason) => return calls::Done::failed(Failed(status::INVALID_ARGUMENT, reason)),
             };
             let repository = &*self.state.repository;
+            let owner = self.who.name.clone().or(self.peer.map(|peer| peer.to_string())).unwrap_or_default();
             let call = Call {
                 repository,
                 batches: &self.state.batches,
@@ -185,6 +189,7 @@ impl Asked {
                 read_only,
                 append_only,
                 who: &self.who,
+                owner: &owner,
                 subject: Default::default(),
             };
             let mut done = call.run(&path, body);

@@ -138,7 +138,7 @@ impl State {
     fn new(repository: Arc<dyn Repository>, live: Live, at: (Option<SocketAddr>, Option<SocketAddr>)) -> Self {
         let limits = &live.options.limits;
         State {
-            batches: Arc::new(Batches::new(repository.clone())),
+            batches: Arc::new(Batches::new(repository.clone(), limits.memory)),
             repository,
             exposed: at.0,
             payloads_at: at.1,

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -15,7 +16,7 @@ use spfs_repo::{Batch, Digest, Encoded, Error, Result};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::batches::{Batches, Id};
-use crate::body::{AnyBody, PIECES, Pieces, full};
+use crate::body::{AnyBody, PIECE, PIECES, Pieces, full};
 use crate::{convert, proto};
 
 /// Where a segment begins, and how far an upload is.
@@ -50,21 +51,64 @@ pub struct Task {
     done: watch::Sender<Option<Stored>>,
     is_object: bool,
     most: u64,
+    gathering: Arc<Gathering>,
+}
+
+/// What all objects that are being gathered take of the memory: an object must be whole before it can be looked at.
+pub struct Gathering {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+/// What one object takes of it.
+struct Gathered<'a> {
+    all: &'a Gathering,
+    own: usize,
+}
+
+impl Gathering {
+    /// So many bytes for all together; one alone may have more.
+    pub fn new(most: usize) -> Self {
+        Gathering { taken: AtomicUsize::new(0), most }
+    }
+}
+
+impl Gathered<'_> {
+    /// Takes some more, if there is room.
+    fn grow(&mut self, bytes: usize) -> std::result::Result<(), proto::Error> {
+        self.own += bytes;
+        let all = self.all.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > self.all.most && all > self.own { Err(busy()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Gathered<'_> {
+    fn drop(&mut self) {
+        self.all.taken.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+fn busy() -> proto::Error {
+    proto::Error { kind: Some(proto::ErrorKind::Other(convert::BUSY.to_owned())) }
 }
 
 /// An upload and its other end. A payload has `most` bytes.
-pub fn new(is_object: bool, most: u64) -> (Arc<Upload>, Task) {
+pub fn new(is_object: bool, most: u64, gathering: Arc<Gathering>) -> (Arc<Upload>, Task) {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (tell, done) = watch::channel(None);
     let feed = tokio::sync::Mutex::new(Feed { sender: Some(sender), received: 0 });
-    let task = Task { pieces: Pieces::new(receiver), done: tell, is_object, most };
+    let task = Task { pieces: Pieces::new(receiver), done: tell, is_object, most, gathering };
     (Arc::new(Upload { feed, newer: Notify::new(), done }), task)
 }
 
 impl Task {
     /// Stores what comes.
     pub fn run(self, batch: &dyn Batch) {
-        let stored = store(batch, self.pieces, self.is_object, self.most).map_err(|e| convert::error(&e));
+        let content = self.pieces.take(self.most.saturating_add(1));
+        let stored = match self.is_object {
+            true => object(batch, content, self.most, &self.gathering),
+            false => payload(batch, content, self.most).map_err(|e| convert::error(&e)),
+        };
         self.done.send_replace(Some(stored));
     }
 
@@ -74,22 +118,32 @@ impl Task {
     }
 }
 
-fn store(batch: &dyn Batch, pieces: Pieces, is_object: bool, most: u64) -> Result<(Digest, u64)> {
-    let mut content = pieces.take(most.saturating_add(1));
-    if !is_object {
-        let (digest, size) = batch.add_payload(&mut content, None)?;
-        if content.limit() == 0 {
-            return Err(Error::invalid("payload", digest.to_string(), format!("it is larger than {most} bytes")));
-        }
-        return Ok((digest, size));
-    }
-    let mut bytes = Vec::new();
-    content.read_to_end(&mut bytes).map_err(Error::io("receive", "an object"))?;
+fn payload(batch: &dyn Batch, mut content: io::Take<Pieces>, most: u64) -> Result<(Digest, u64)> {
+    let (digest, size) = batch.add_payload(&mut content, None)?;
     if content.limit() == 0 {
-        return Err(Error::corrupt("object", format!("it is larger than {most} bytes")));
+        return Err(Error::invalid("payload", digest.to_string(), format!("it is larger than {most} bytes")));
+    }
+    Ok((digest, size))
+}
+
+fn object(batch: &dyn Batch, mut content: io::Take<Pieces>, most: u64, gathering: &Gathering) -> Stored {
+    let mut gathered = Gathered { all: gathering, own: 0 };
+    let mut bytes = Vec::new();
+    loop {
+        let read = content.by_ref().take(PIECE as u64).read_to_end(&mut bytes);
+        match read.map_err(|e| convert::error(&Error::io("receive", "an object")(e)))? {
+            0 => break,
+            more => gathered.grow(more)?,
+        }
     }
     let size = bytes.len() as u64;
-    Ok((batch.add_encoded(&Encoded::read(bytes)?)?, size))
+    let stored = || {
+        if content.limit() == 0 {
+            return Err(Error::corrupt("object", format!("it is larger than {most} bytes")));
+        }
+        Ok((batch.add_encoded(&Encoded::read(bytes)?)?, size))
+    };
+    stored().map_err(|e| convert::error(&e))
 }
 
 /// What a segment brings, once its head is read.
@@ -151,7 +205,9 @@ pub async fn answer(
         return status(if segment.ask { StatusCode::ACCEPTED } else { StatusCode::CONFLICT }, 0);
     }
     let limit = if segment.is_object { largest } else { most };
-    let upload = batch.upload(segment.upload, || new(segment.is_object, limit));
+    let Some(upload) = batch.upload(segment.upload, || new(segment.is_object, limit, batches.gathering.clone())) else {
+        return told(Err(busy()));
+    };
     upload.newer.notify_waiters();
     let mut feed = upload.feed.lock().await;
     if feed.sender.is_none() {
@@ -216,6 +272,11 @@ impl Upload {
         }
     }
 
+    /// Whether it has a thread.
+    pub fn is_running(&self) -> bool {
+        self.done.borrow().is_none()
+    }
+
     /// What became of it, when that is known.
     async fn end(&self) -> Response<AnyBody> {
         let mut done = self.done.clone();
@@ -272,4 +333,21 @@ fn told(stored: Stored) -> Response<AnyBody> {
         Err(error) => proto::Answer { error: Some(error), ok: None },
     };
     Response::new(full(answer.encode_to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_share_the_memory_and_one_alone_may_have_more() {
+        let all = Gathering::new(100);
+        let (mut one, mut other) = (Gathered { all: &all, own: 0 }, Gathered { all: &all, own: 0 });
+        assert_eq!(one.grow(1000), Ok(()));
+        assert_eq!(other.grow(1), Err(busy()));
+        drop(one);
+        assert_eq!(other.grow(99), Ok(()));
+        drop(other);
+        assert_eq!(all.taken.into_inner(), 0);
+    }
 }

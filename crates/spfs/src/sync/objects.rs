@@ -13,6 +13,13 @@ pub(super) fn lot_size(source: &dyn Repository, most: usize) -> usize {
     if source.as_directory().is_some() { 1 } else { most }
 }
 
+/// Bytes of these objects where they are stored, if that is a directory; what travels has its own limits.
+pub(super) fn stored_size(source: &dyn Repository, digests: &[Digest]) -> u64 {
+    let Some(directory) = source.as_directory() else { return 0 };
+    let size = |digest| std::fs::symlink_metadata(directory.object_path(digest)).map_or(0, |metadata| metadata.len());
+    digests.iter().map(size).sum()
+}
+
 /// Calls `each` with every one of `digests`, in order, and the object, or with the error that it is not there. Any other
 /// error ends it, as does the first of `each`; where the connection breaks, it goes on with what is left.
 pub(super) fn each(source: &dyn Repository, digests: &[Digest], each: &mut Each<'_>) -> RepoResult<()> {

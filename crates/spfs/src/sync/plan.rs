@@ -1,6 +1,7 @@
 //! Finding out what has to move.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use spfs_repo::{
     Digest, Encoded, Error as RepoError, Kind, Object, ObjectBody, Progress, Repository, Result as RepoResult,
@@ -14,6 +15,8 @@ use crate::parallel;
 const BATCH: usize = 10_000;
 /// Objects that are read in one round trip: manifests may be large.
 const LOT: usize = 16;
+/// Stored objects from this size on are read one after the other, however many threads there are.
+const LARGE: u64 = 16 << 20;
 /// Blobs of a manifest that are gathered before they are sorted.
 const SETTLE: usize = 64 << 10;
 /// Platforms within platforms, at most. Digests make cycles impossible; this is for what somebody made to annoy.
@@ -196,6 +199,9 @@ struct Part {
 
 /// What the walk needs of some objects. What the source has lost the destination may have kept.
 fn read(source: &dyn Repository, destination: &dyn Repository, digests: &[Digest]) -> RepoResult<Vec<Part>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let large = objects::stored_size(source, digests) >= LARGE;
+    let _alone = large.then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut parts = Vec::with_capacity(digests.len());
     objects::each(source, digests, &mut |digest, object| {
         let object = match object {

@@ -69,7 +69,7 @@ impl Call<'_> {
     fn put(&self, path: &str, body: Bytes) -> Called {
         match path {
             "/spfs.Exchange/PutBegin" => {
-                Ok(told(self.batches.begin().map(|id| proto::BatchId { id: Bytes::copy_from_slice(&id) })))
+                Ok(told(self.batches.begin(self.owner).map(|id| proto::BatchId { id: Bytes::copy_from_slice(&id) })))
             }
             "/spfs.Exchange/PutPack" => {
                 let pack = fields::single(body).map_err(invalid)?;

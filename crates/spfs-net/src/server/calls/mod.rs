@@ -113,6 +113,8 @@ pub struct Call<'a> {
     pub append_only: bool,
     /// Who asks.
     pub who: &'a Who,
+    /// Whose batches are opened: the name of a token, or an address.
+    pub owner: &'a str,
     /// The tag that is to be changed, once it is known.
     pub subject: RefCell<Option<String>>,
 }
