@@ -72,11 +72,13 @@ fn server(home: &Home, port: u16) -> (Running, u16) {
     (running, port)
 }
 
-/// Bytes of the largest payload that is on its way into the repository at `path`.
-fn arriving(path: &Path) -> u64 {
-    let areas = std::fs::read_dir(path.join("payloads/work")).into_iter().flatten().flatten();
-    let files = areas.filter_map(|area| std::fs::read_dir(area.path()).ok()).flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).max().unwrap_or(0)
+/// Bytes of the largest file below `path`.
+fn largest(path: &Path) -> u64 {
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => largest(&entry.path()),
+        metadata => metadata.map_or(0, |metadata| metadata.len()),
+    };
+    std::fs::read_dir(path).into_iter().flatten().flatten().map(size).max().unwrap_or(0)
 }
 
 /// A push goes on by itself, whatever it was at when the server died: to one of ours, and as to an existing one.
@@ -95,7 +97,7 @@ fn a_server_that_is_killed_and_started_again() {
             let remote = format!("grpc://127.0.0.1:{port}{query}");
             let push = home.spfs(["push", "big", "--remote", &remote]).spawn();
             eventually("it is in the midst of it, or through", || {
-                arriving(&origin) > 4_000_000 || origin.join("tags/big.tag").exists()
+                largest(&origin.join("payloads/work")) > 4_000_000 || origin.join("tags/big.tag").exists()
             });
             first.signal(Signal::KILL);
             first.finish();
