@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use spfs_repo::{Error, Repository, Result};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -195,6 +195,25 @@ pub struct Server {
     listeners: Vec<(TcpListener, Role)>,
     state: State,
     reload: Option<Reload>,
+    signals: Signals,
+}
+
+/// The signals that a server hears: from the moment that it listens, so that who starts it may stop it at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new(runtime: &tokio::runtime::Runtime) -> io::Result<Self> {
+        let _inside = runtime.enter();
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 impl Server {
@@ -207,6 +226,7 @@ impl Server {
         let exposed = addresses.iter().copied().chain(payloads).find(|address| !address.ip().is_loopback());
         let live = Live::load(options, exposed)?;
         let runtime = runtime()?;
+        let signals = Signals::new(&runtime).map_err(Error::io("hear", "signals"))?;
         let listen = |address: SocketAddr, role| {
             let failed = || Error::io("listen on", address.to_string());
             let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed())?;
@@ -223,7 +243,8 @@ impl Server {
             listeners.push(listener);
             payloads_at = Some(at);
         }
-        Ok(Server { runtime, listeners, state: State::new(repository, live, (exposed, payloads_at)), reload: None })
+        let state = State::new(repository, live, (exposed, payloads_at));
+        Ok(Server { runtime, listeners, state, reload: None, signals })
     }
 
     /// Sends its words to `journal`; without this it says nothing.
@@ -247,9 +268,9 @@ impl Server {
     /// Answers until SIGTERM or SIGINT, or until `stop` is ready; then lets transfers end, within the grace
     /// and before a second signal.
     pub fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Server { runtime, listeners, state, reload } = self;
+        let Server { runtime, listeners, state, reload, signals } = self;
         let batches = state.batches.clone();
-        let done = runtime.block_on(serve(listeners, Arc::new(state), reload, stop));
+        let done = runtime.block_on(serve(listeners, Arc::new(state), reload, signals, stop));
         // A blocking thread that waits for a client that has gone is not waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         batches.close();
@@ -286,11 +307,10 @@ async fn serve(
     listeners: Vec<(TcpListener, Role)>,
     state: Arc<State>,
     reload: Option<Reload>,
+    signals: Signals,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     // Every connection holds a sender of `alive` until its end.
     let (halt, halted) = watch::channel(false);
     let (alive, mut ended) = mpsc::channel::<()>(1);
