@@ -106,7 +106,7 @@ fn a_server_that_is_killed_and_started_again() {
             home.set("XDG_DATA_HOME", home.path(&format!("other-data-{round}")).to_str().unwrap());
             home.spfs(["pull", "big", "--from", &remote]).run().ok();
             home.spfs_line("check").run().ok();
-            home.set("XDG_DATA_HOME", home.path("home/.local/share").to_str().unwrap());
+            home.set("XDG_DATA_HOME", home.home_dir().join(".local/share").to_str().unwrap());
             second.signal(Signal::TERM);
             second.finish().ok();
         }
