@@ -1,6 +1,6 @@
 //! What every repository must do: one suite, run over each kind.
 //!
-//! ```ignore
+//! ```text
 //! #[test]
 //! fn conforms() {
 //!     spfs_repo::conformance::run(&mut || Box::new(new_empty_repository()));
