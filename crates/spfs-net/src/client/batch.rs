@@ -96,10 +96,9 @@ impl<'a> ClientBatch<'a> {
         let digest = given.digest()?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        if state.seen.objects.contains(&digest) {
+        if !state.seen.is_new(self.client, &digest, given)? {
             return Ok(digest);
         }
-        state.seen.check_children(self.client, given)?;
         let object = encode()?;
         state.size += object.wire().len();
         state.objects.push(object);

@@ -30,8 +30,19 @@ impl Seen {
         if self.broken { Err(Error::invalid("batch", client.connection.address.text.clone(), reason)) } else { Ok(()) }
     }
 
+    /// Whether an object is still to be sent.
+    ///
+    /// Errors: as [`Seen::check_children`], if it is.
+    pub fn is_new(&mut self, client: &Client, digest: &Digest, given: Given<'_>) -> Result<bool> {
+        let is_new = !self.objects.contains(digest);
+        if is_new {
+            self.check_children(client, given)?;
+        }
+        Ok(is_new)
+    }
+
     /// Refuses an object whose children were neither seen nor are at the server.
-    pub fn check_children(&mut self, client: &Client, given: Given<'_>) -> Result<()> {
+    fn check_children(&mut self, client: &Client, given: Given<'_>) -> Result<()> {
         if let Given::Object(Object { body: ObjectBody::Blob(blob), .. }) = given {
             if !self.payloads.contains(&blob.payload) {
                 match client.missing_payloads(&[blob.payload])?.first() {

@@ -136,10 +136,9 @@ impl<'a> SessionBatch<'a> {
         let digest = given.digest()?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        if state.seen.objects.contains(&digest) {
+        if !state.seen.is_new(self.client, &digest, given)? {
             return Ok(digest);
         }
-        state.seen.check_children(self.client, given)?;
         let bytes = given.wire()?;
         if bytes.len() >= LARGE {
             self.upload_object(state, bytes, &digest)?;

@@ -89,7 +89,7 @@ impl Use {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&staged)?;
             // Without locks it is as if it were locked for ever.
             let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
-            std::io::Write::write_all(&mut file, &serde_json::to_vec(&note).unwrap_or_default())?;
+            std::io::Write::write_all(&mut file, &serde_json::to_vec(&note)?)?;
             fs::rename(&staged, &path)?;
             Ok(file)
         };
