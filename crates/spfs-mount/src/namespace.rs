@@ -86,21 +86,16 @@ pub fn unshare_user() -> Result<()> {
 }
 
 fn unshare_user_alone() -> Result<()> {
-    // A thread that has just been joined may still count for the kernel: EINVAL then, for an instant.
-    for _ in 0..200 {
-        match process::unshare(UnshareFlags::NEWUSER) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INVAL) if process::thread_count() != Some(1) => {
-                std::thread::sleep(std::time::Duration::from_micros(100));
-            }
-            Err(Errno::INVAL) => {}
-            Err(e @ (Errno::NOSPC | Errno::USERS)) if namespaces_allowed() => {
-                return Err(Error::NamespaceLimit { source: e.into() });
-            }
-            Err(e) => return Err(Error::UserNamespaceForbidden { source: e.into() }),
-        }
-    }
-    Err(Error::UserNamespaceForbidden { source: Errno::INVAL.into() })
+    let unshare = || process::unshare(UnshareFlags::NEWUSER);
+    // A thread that has just been joined may still count for the kernel.
+    let unshared = match unshare() {
+        Err(Errno::INVAL) if process::is_alone() => unshare(),
+        other => other,
+    };
+    unshared.map_err(|e| match e {
+        Errno::NOSPC | Errno::USERS if namespaces_allowed() => Error::NamespaceLimit { source: e.into() },
+        _ => Error::UserNamespaceForbidden { source: e.into() },
+    })
 }
 
 /// Whether the administrator's limit on user namespaces leaves room for any at all.

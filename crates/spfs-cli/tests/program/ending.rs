@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{Home, Running, eventually, every_caller, everywhere};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A runtime `name` with a file in it, whose command waits for its input to end and then prints what it sees.
+/// A runtime `name`, which may have options behind it, with a file in it, whose command waits for its input to end and then prints what it sees.
 ///
 /// Each test has a name of its own: they run side by side, and the number of a mount namespace that has ended goes to the
 /// next one, which only the name then tells apart.
@@ -13,6 +13,7 @@ fn waiting(home: &Home, name: &str) -> Running {
     let code = "echo x > /spfs/x; echo ready; cat > /dev/null; ls /spfs; cat /spfs/x";
     let mut inside = home.script(&format!("- --runtime-name {name}"), code).stdin_open().spawn();
     inside.wait_for("ready");
+    let name = name.split(' ').next().unwrap();
     let record = home.run_dir().join(format!("spfs/runtimes/{name}/record.json"));
     eventually("the monitor has made its note", || {
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("mnt:["))
@@ -112,6 +113,27 @@ fn a_killed_monitor_is_noticed_and_forgotten() {
         inside.finish();
         home.wait_for_the_end();
         waiting(home, "killed").finish().ok();
+    });
+}
+
+/// On a busy machine a monitor may need a while to put its runtime away.
+#[test]
+fn one_that_is_just_ending_is_waited_for() {
+    every_caller(|home| {
+        for next in ["runtime rm --remove-durable ending", "run --rerun ending -- true"] {
+            let inside = waiting(home, "ending --keep-runtime");
+            let monitors = ours(home, "spfs-monitor");
+            let send =
+                |signal| monitors.iter().for_each(|pid| kill_process(Pid::from_raw(*pid).unwrap(), signal).unwrap());
+            send(Signal::STOP);
+            inside.finish().ok();
+            let next = home.spfs_line(next).spawn();
+            std::thread::sleep(Duration::from_millis(700));
+            send(Signal::CONT);
+            next.finish().ok();
+            home.wait_for_the_end();
+        }
+        home.spfs_line("runtime rm --remove-durable ending").run().ok();
     });
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use rustix::process::Pid;
@@ -38,7 +39,7 @@ pub fn fork_unseen() -> io::Result<Fork> {
 /// for. Every signal is blocked in the child ([`reset_signals`]): one meant for the caller cannot end it before it has
 /// left the caller's process group.
 pub fn fork_orphan() -> io::Result<Fork> {
-    debug_assert_eq!(thread_count(), Some(1), "fork from a process with threads");
+    debug_assert!(is_alone(), "fork from a process with threads");
     let before = block_signals();
     let forked = fork_through_another();
     if !matches!(forked, Ok(Fork::Child)) {
@@ -141,20 +142,24 @@ pub fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Whether this is the only thread of its process, as far as `/proc` tells. One that has just been joined may still count
-/// for an instant.
-fn is_alone() -> bool {
-    (0..1000).any(|_| {
+/// How long threads that have been joined may take to end: no time at all, if the machine is not very busy.
+const JOINED: Duration = Duration::from_secs(5);
+
+/// Whether this is the only thread of its process, as far as `/proc` tells. One that has been joined counts until it has
+/// run once more: it is waited for.
+pub fn is_alone() -> bool {
+    let deadline = Instant::now() + JOINED;
+    loop {
         let alone = thread_count().is_none_or(|count| count == 1);
-        if !alone {
-            std::thread::sleep(std::time::Duration::from_micros(100));
+        if alone || Instant::now() > deadline {
+            return alone;
         }
-        alone
-    })
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// How many threads this process has, if `/proc` can tell.
-pub fn thread_count() -> Option<usize> {
+fn thread_count() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
 }

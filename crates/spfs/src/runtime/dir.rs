@@ -32,42 +32,30 @@ pub struct ChangeLock {
 /// Names of directories that are being made or removed; they are no runtimes.
 const HIDDEN: char = '.';
 
+/// The name of the file with the record.
+pub const RECORD: &str = "record.json";
+
 /// What the names of directories that are being made begin with.
-pub const STAGED: &str = ".new-";
+const STAGED: &str = ".new-";
 
 /// What the names of directories that are being removed begin with.
 const REMOVED: &str = ".old-";
 
-/// A directory that is being made has its lock much sooner than this.
+/// A directory that is being made has its lock sooner than this, or is made once more.
 const ABANDONED: Duration = Duration::from_secs(1);
+
+/// How often a directory is made before that is an error.
+const ATTEMPTS: u32 = 100;
 
 impl RuntimeDir {
     /// Makes the directory with its record inside, all at once, with the monitor's lock taken already.
     ///
     /// Errors: [`Error::Runtime`] if the name is taken.
     pub fn create(&self, record: &Record) -> Result<AliveLock> {
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        make_private(parent)?;
-        let staged = RuntimeDir { path: parent.join(format!("{STAGED}{}", spfs_repo::unique())) };
-        make_private(&staged.path)?;
-        let result = staged.fill(record).and_then(|alive| {
-            publish(&staged.path, &self.path, &record.name)?;
-            Ok(alive)
-        });
-        if result.is_err() {
-            let _ = fs::remove_dir_all(&staged.path);
-        }
-        result
-    }
-
-    fn fill(&self, record: &Record) -> Result<AliveLock> {
-        let path = self.path.join("lock");
-        let file = open_lock(&path)?;
-        file.try_lock().map_err(|e| Error::io("lock", &path)(io::Error::from(e)))?;
-        // Nobody sees it before the whole directory gets its name.
-        let path = self.record_path();
-        write(&path, record, false).map_err(Error::io("write", &path))?;
-        Ok(AliveLock(file))
+        make(&self.path, &record.name, |staged| {
+            let path = staged.join(RECORD);
+            write(&path, record, false).map_err(Error::io("write", &path))
+        })
     }
 
     /// Whether its monitor holds the lock.
@@ -105,7 +93,7 @@ impl RuntimeDir {
 
     /// The record's file.
     pub fn record_path(&self) -> PathBuf {
-        self.path.join("record.json")
+        self.path.join(RECORD)
     }
 
     /// The monitor's socket.
@@ -114,8 +102,44 @@ impl RuntimeDir {
     }
 }
 
+/// Makes the directory of the runtime `name` with the monitor's lock in it, held, and what `fill` writes there. Nobody
+/// sees it before it is complete.
+///
+/// Errors: [`Error::Runtime`] if the name is taken.
+pub fn make(path: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<AliveLock> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    make_private(parent)?;
+    let (staged, lock) = stage(parent)?;
+    let made = fill(&staged).and_then(|()| publish(&staged, path, name));
+    if made.is_err() {
+        let _ = remove_tree(&staged);
+    }
+    made.map(|()| lock)
+}
+
+/// Makes a directory in `parent` under a name that is no runtime's, with the lock in it.
+///
+/// [`sweep`] may take it for abandoned until it is locked, and on a busy machine that may take any time: it is made anew
+/// then.
+fn stage(parent: &Path) -> Result<(PathBuf, AliveLock)> {
+    for _ in 0..ATTEMPTS {
+        let path = parent.join(format!("{STAGED}{}", spfs_repo::unique()));
+        make_private(&path)?;
+        match try_lock(&path) {
+            Ok(Some(lock)) if path.exists() => return Ok((path, lock)),
+            Err(error) if path.exists() => {
+                let _ = remove_tree(&path);
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    let reason = io::Error::other("it is removed again and again");
+    Err(Error::io("make a directory in", parent)(reason))
+}
+
 /// Gives a directory that was made elsewhere its name, unless that is taken.
-pub fn publish(staged: &Path, path: &Path, name: &str) -> Result<()> {
+fn publish(staged: &Path, path: &Path, name: &str) -> Result<()> {
     rustix::fs::renameat_with(CWD, staged, CWD, path, RenameFlags::NOREPLACE).map_err(|e| match e {
         rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY => {
             let reason = "a runtime of this name exists already".to_owned();
@@ -138,7 +162,7 @@ pub fn try_lock(directory: &Path) -> Result<Option<AliveLock>> {
 
 /// Replaces the record in `directory`, all at once; `durable`: so that a power cut does not lose it.
 pub fn save(directory: &Path, record: &Record, durable: bool) -> Result<()> {
-    let path = directory.join("record.json");
+    let path = directory.join(RECORD);
     let staged = directory.join("record.new");
     let written = write(&staged, record, durable).and_then(|()| fs::rename(&staged, &path));
     written.map_err(Error::io("write", &path))
@@ -168,18 +192,25 @@ pub fn is_hidden(name: &str) -> bool {
 
 /// Removes what a process that was killed in the middle of making or removing a runtime left in `parent`.
 pub fn sweep(parent: &Path) {
+    sweep_older(parent, ABANDONED);
+}
+
+fn sweep_older(parent: &Path, limit: Duration) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
         // One that is being made is locked, but for the first moment of its life.
         let is_old = || {
             let made = entry.metadata().and_then(|meta| meta.modified());
-            made.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED))
+            made.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > limit))
         };
-        let abandoned =
-            name.starts_with(REMOVED) || name.starts_with(STAGED) && is_old() && matches!(try_lock(&path), Ok(Some(_)));
-        if abandoned {
+        if name.starts_with(REMOVED) {
             let _ = remove_tree(&path);
+        } else if name.starts_with(STAGED) && is_old() {
+            // Renamed under its lock: who was making it after all sees that it has gone.
+            if let Ok(Some(_lock)) = try_lock(&path) {
+                let _ = remove(&path);
+            }
         }
     }
 }
@@ -214,5 +245,42 @@ fn open_directories(path: &Path) {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             open_directories(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A machine so slow that every directory seems abandoned before it is locked.
+    #[test]
+    fn what_is_taken_for_abandoned_is_made_anew() {
+        let temporary = tempfile::tempdir().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        sweep_older(temporary.path(), Duration::ZERO);
+                    }
+                });
+            }
+            for number in 0..200 {
+                let path = temporary.path().join(number.to_string());
+                let made = make(&path, "name", |staged| {
+                    fs::write(staged.join("content"), "x").map_err(Error::io("write", staged))
+                });
+                let held = made.map(|_lock| path.join("content").exists() && try_lock(&path).unwrap().is_none());
+                if !matches!(held, Ok(true)) {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{number}: {held:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 200);
     }
 }

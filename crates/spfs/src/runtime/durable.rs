@@ -26,16 +26,12 @@ pub fn create(spfs: &Spfs, record: &mut Record) -> Result<AliveLock> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     make_place(spfs, parent)?;
     check_file_system(parent, &record.name)?;
-    let staged = parent.join(format!("{}{}", dir::STAGED, spfs_repo::unique()));
-    let made = make(&staged, &path, record).and_then(|()| {
-        let lock = dir::try_lock(&staged)?;
-        dir::publish(&staged, &path, &record.name)?;
-        lock.ok_or_else(|| in_use(&record.name))
-    });
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&staged);
-    }
-    made
+    set_changes(record, path.clone(), &path);
+    record.config.durable = true;
+    dir::make(&path, &record.name, |staged| {
+        make_changes(staged)?;
+        dir::save(staged, record, true)
+    })
 }
 
 /// Makes the directory of all durable runtimes; in a shared repository every user may have some in it, and nobody may
@@ -48,14 +44,6 @@ fn make_place(spfs: &Spfs, place: &Path) -> Result<()> {
         let _ = fs::set_permissions(place, fs::Permissions::from_mode(0o1777));
     }
     Ok(())
-}
-
-fn make(staged: &Path, path: &Path, record: &mut Record) -> Result<()> {
-    dir::make_private(staged)?;
-    make_changes(staged)?;
-    set_changes(record, path.to_owned(), path);
-    record.config.durable = true;
-    dir::save(staged, record, true)
 }
 
 /// Makes empty `upper` and `work` directories below `parent`.
@@ -80,7 +68,7 @@ pub fn set_changes(record: &mut Record, home: PathBuf, changes: &Path) {
 ///
 /// Errors: [`Error::Runtime`] if it is in use, here or through another session's runtime directory.
 pub fn take(spfs: &Spfs, name: &str, force: bool) -> Result<(Record, AliveLock)> {
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + registry::PATIENCE;
     loop {
         let found = registry::find(spfs, name)?;
         let Some(home) = found.record.config.durable_dir.clone() else {

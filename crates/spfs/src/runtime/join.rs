@@ -52,7 +52,7 @@ fn by_name(spfs: &Spfs, name: &str) -> Result<(Found, Pid)> {
     let boot = boot_text(&spfs.env.boot()?);
     let mut found = registry::find(spfs, name)?;
     // One that has just been started: its monitor is about to note where it lives.
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + registry::PATIENCE;
     while found.state == State::Running && found.record.namespace(&boot).is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
         found = registry::find(spfs, name)?;

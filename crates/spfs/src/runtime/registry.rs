@@ -81,26 +81,32 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
     }
     let dir = live_dir(spfs, name)?;
     if dir.record_path().exists() {
-        match look(spfs, dir.clone(), &inside::inhabited()) {
+        match look(spfs, dir.clone(), &inside::inhabited(), Instant::now() + MOMENT) {
             // It went while we looked.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             found => return found,
         }
     }
-    match durable_dir(spfs, name).filter(|path| path.join("record.json").exists()) {
+    match durable_dir(spfs, name).filter(|path| path.join(dir::RECORD).exists()) {
         Some(path) => Ok(Found { record: RuntimeDir { path }.load()?, state: State::Saved, dir }),
         None => Err(unknown()?),
     }
 }
 
-fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found> {
+/// How long who looks at runtimes waits for those that are just ending: it is a tenth of a second where the machine is
+/// not busy.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// How long who cannot go on before a runtime has ended waits for that.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>, deadline: Instant) -> Result<Found> {
     let mut record = dir.load()?;
     let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
     let mut alive = dir.is_alive();
     let inside = |id: u64| inhabited.contains(&id) && (alive || !inside::members(id, &record.name).is_empty());
     let members = namespace.is_some_and(inside);
     // Nobody is left, and its monitor is putting it away: so would it look an instant later.
-    let deadline = Instant::now() + Duration::from_millis(500);
     while alive && !members && (namespace.is_some() || !record.status.running) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
         record = dir.load()?;
@@ -115,6 +121,12 @@ fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>) -> Result<Found>
     Ok(Found { record, state, dir })
 }
 
+/// Whether what its monitor still lives for is only to put it away.
+fn is_ending(spfs: &Spfs, record: &Record) -> Result<bool> {
+    let was_mounted = record.namespace(&boot_text(&spfs.env.boot()?)).is_some();
+    Ok((was_mounted || !record.status.running) && !has_members(spfs, record)?)
+}
+
 /// Whether any process is left in the runtime's namespace.
 pub fn has_members(spfs: &Spfs, record: &Record) -> Result<bool> {
     let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
@@ -124,12 +136,12 @@ pub fn has_members(spfs: &Spfs, record: &Record) -> Result<bool> {
 /// All runtimes, by name. What nothing lives of any more is removed on the way.
 pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     let mut all = Vec::new();
-    let inhabited = inside::inhabited();
+    let (inhabited, deadline) = (inside::inhabited(), Instant::now() + MOMENT);
     let live = spfs.dirs.run()?.join("runtimes");
     dir::sweep(&live);
     for name in names(&live)? {
         let dir = live_dir(spfs, &name)?;
-        let found = match look(spfs, dir.clone(), &inhabited) {
+        let found = match look(spfs, dir.clone(), &inhabited, deadline) {
             Ok(found) => found,
             // Nobody can use it any more, and if it was durable its own record is elsewhere.
             Err(Error::SpecFile { .. }) => {
@@ -246,7 +258,7 @@ pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
         return refuse("it is durable, and its changes would be lost");
     }
     if matches!(found.state, State::Running | State::Unmonitored) {
-        if !removal.force {
+        if !removal.force && !is_ending(spfs, &found.record)? {
             return refuse("it is running");
         }
         end(spfs, &found)?;
@@ -260,7 +272,7 @@ pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
 
 /// Kills everything in a runtime and waits until its monitor has seen the end.
 fn end(spfs: &Spfs, found: &Found) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let namespace = found.record.namespace(&boot_text(&spfs.env.boot()?));
         let members = namespace.map(|id| inside::members(id, &found.record.name)).unwrap_or_default();

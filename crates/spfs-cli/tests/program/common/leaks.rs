@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Host, holds_within};
 
 /// How long the monitors may take to notice that their runtime is over; the kernel tells them within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a test said may be left, and how long to wait for the end of the rest.
 pub(super) struct Allowed {
