@@ -76,6 +76,7 @@ fn what_is_kept_warm_is_used_again_and_given_up_when_asked() {
         let device = home.script("base", DEVICE).run().ok().text().to_owned();
         eventually("the record goes although the view is kept", || home.records().is_empty());
         home.script("base", DEVICE).run().ok().stdout_is(&device);
+        eventually("the second record goes too", || home.records().is_empty());
         assert!(!home.processes().is_empty(), "somebody keeps it");
         home.spfs_line("runtime list").run().ok().stdout_is("");
         home.spfs_line("runtime prune --from-before-boot").run().ok();
