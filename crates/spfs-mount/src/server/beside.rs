@@ -6,12 +6,19 @@
 
 use std::ffi::CStr;
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::CpuSet;
 
-/// How many requests pass between two looks at where the client runs.
-const PACE: u32 = 64;
+/// How many requests pass between two looks at where the client runs, and at their pace.
+pub(super) const PACE: u32 = 64;
+
+/// For how many requests it counts if one had to be waited for: the client may be elsewhere.
+const WAIT: u32 = 8;
+
+/// In what time so many come from somebody who is busy asking.
+const STEADY: Duration = Duration::from_millis(32);
 
 /// The place of the processor in `/proc/PID/stat`, counted from the field after the name (`proc(5)`, field 39).
 const PROCESSOR: usize = 39 - 3;
@@ -20,18 +27,52 @@ const PROCESSOR: usize = 39 - 3;
 #[derive(Default)]
 pub(super) struct Beside {
     requests: u32,
+    /// How many of them were of the process that asked last.
+    in_a_row: u32,
+    last: u32,
+    /// How many since the last look at where the client runs.
+    unseen: u32,
+    since: Option<Instant>,
     current: Option<usize>,
 }
 
+/// What the last [`PACE`] requests were like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// One after the other from one process that we can see, and soon.
+    Steady,
+    /// Anything else.
+    Loose,
+}
+
 impl Beside {
-    /// Notes one request of the process `pid` (0: one of another pid namespace).
-    pub fn request_of(&mut self, pid: u32) {
+    /// Notes one request of the process `pid` (0: one of another pid namespace); says now and then how they come.
+    pub fn request_of(&mut self, pid: u32) -> Option<Pace> {
         self.requests += 1;
-        if self.requests < PACE || pid == 0 {
-            return;
+        self.in_a_row = if pid == self.last { self.in_a_row + 1 } else { 1 };
+        self.last = pid;
+        self.unseen += 1;
+        if self.unseen >= PACE {
+            self.unseen = 0;
+            self.follow(pid);
+        }
+        if self.requests < PACE {
+            return None;
         }
         self.requests = 0;
-        let Some(processor) = processor(pid).filter(|found| Some(*found) != self.current) else { return };
+        let now = Instant::now();
+        let soon = self.since.replace(now).is_some_and(|since| now - since < STEADY);
+        Some(if soon && pid != 0 && self.in_a_row >= PACE { Pace::Steady } else { Pace::Loose })
+    }
+
+    /// Notes that there was no request yet when the last one had been answered.
+    pub fn had_to_wait(&mut self) {
+        self.unseen += WAIT - 1;
+    }
+
+    fn follow(&mut self, pid: u32) {
+        let found = if pid == 0 { None } else { processor(pid) };
+        let Some(processor) = found.filter(|found| Some(*found) != self.current) else { return };
         let mut one = CpuSet::new();
         one.set(processor);
         // Not allowed by a cpuset, perhaps: then as before.
@@ -77,9 +118,22 @@ mod tests {
     }
 
     #[test]
+    fn the_pace_is_steady_while_one_process_asks() {
+        // (Loose are also those that came too slowly: on a busy machine all of them may be, but never one of two.)
+        let mut beside = Beside::default();
+        let own = std::process::id();
+        assert_eq!((1..PACE).find_map(|_| beside.request_of(own)), None);
+        assert_eq!(beside.request_of(own), Some(Pace::Loose), "the first are not known to have come soon");
+        let paces: Vec<Pace> = (0..1000 * PACE).filter_map(|_| beside.request_of(own)).collect();
+        assert!(paces.contains(&Pace::Steady), "nobody is that slow a thousand times");
+        let in_turn = (0..10 * PACE).filter_map(|n| beside.request_of(own + n % 2)).collect::<Vec<_>>();
+        assert_eq!(in_turn, [Pace::Loose; 10]);
+    }
+
+    #[test]
     fn who_cannot_be_seen_is_not_followed() {
         let mut beside = Beside::default();
-        (0..1000).for_each(|_| beside.request_of(0));
+        assert_eq!((0..10 * PACE).filter_map(|_| beside.request_of(0)).collect::<Vec<_>>(), [Pace::Loose; 10]);
         assert_eq!(beside.current, None);
         assert_eq!(processor(u32::MAX), None);
     }

@@ -18,6 +18,7 @@ mod attributes;
 mod beside;
 mod data;
 mod fetch;
+mod meek;
 mod protocol;
 mod readdir;
 mod reply;
@@ -28,8 +29,9 @@ mod tests;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::redirect::{METACOPY, REDIRECT, redirect};
@@ -38,8 +40,9 @@ use crate::view::{Node, NodeId, NodeKind, View};
 pub use fetch::{Fetch, Wanted, serve_fetches};
 pub use reply::Reply;
 
-use beside::Beside;
+use beside::{Beside, Pace};
 use data::Data;
+use meek::{Meek, Turns};
 use protocol::{DATA_REPLY_MAX, FOREVER, Opcode, REPLY_MAX, REQUEST_MAX, init};
 use request::Request;
 
@@ -56,11 +59,13 @@ enum Answer {
 
 /// Answers requests about one view, until the file system is unmounted (`Ok`).
 ///
-/// `device` is `/dev/fuse` after the mount; all files belong to `uid` and `gid`. Nothing is allocated after the start,
-/// and one thread is enough: a request takes a microsecond or two. Fails if the connection was aborted, or if the
-/// device cannot be read; before it is mounted it cannot (EPERM).
+/// `device` is `/dev/fuse` after the mount; all files belong to `uid` and `gid`. One thread at a time is enough: a
+/// request takes a microsecond or two (a second one takes its turn, see `meek.rs`). Fails if the connection was aborted,
+/// or if the device cannot be read; before it is mounted it cannot (EPERM).
 pub fn serve(view: &View, device: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
-    answer_all(&Server::new(view, uid, gid), device, REPLY_MAX)
+    let server = Server::new(view, uid, gid);
+    let meek = Meek::new(view, (uid, gid), device);
+    std::thread::scope(|scope| answer_all(&server, device, REPLY_MAX, Some(Turns::new(&meek, scope))))
 }
 
 /// The same with the data of all files, from the directory `payloads`, by as many threads as there are processors (four
@@ -77,7 +82,7 @@ pub fn serve_with_data(
     let threads = fetch.map_or_else(processors, |_| fetch::WORKERS);
     let work = || {
         let server = Server { data: Some(Data::new(payloads, fetch)), ..Server::new(view, uid, gid) };
-        answer_all(&server, device, DATA_REPLY_MAX)
+        answer_all(&server, device, DATA_REPLY_MAX, None)
     };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
@@ -88,23 +93,58 @@ pub fn serve_with_data(
     })
 }
 
-fn answer_all(server: &Server<'_>, device: BorrowedFd<'_>, reply_max: usize) -> io::Result<()> {
-    let mut request = vec![0; REQUEST_MAX];
-    let mut reply = Reply::with_capacity(reply_max);
+/// Answers until the end, if there are `turns`, in turn with another thread.
+fn answer_all(
+    server: &Server<'_>,
+    device: BorrowedFd<'_>,
+    reply_max: usize,
+    mut turns: Option<Turns<'_, '_>>,
+) -> io::Result<()> {
+    let mut hands = Hands::new(reply_max);
     let mut beside = Beside::default();
     loop {
-        match rustix::io::read(device, &mut request) {
-            Ok(length) => {
-                if let Some(answer) = server.answer(&request[..length], &mut reply) {
-                    send(device, answer);
-                }
-                beside.request_of(request::process(&request[..length]));
+        match hands.take(device) {
+            Ok(pid) => {
+                let steady = beside.request_of(pid) == Some(Pace::Steady);
+                let turns = turns.as_mut().filter(|turns| steady && turns.wanted());
+                hands.answer(server, device);
+                turns.map_or(Ok(()), Turns::hand_over)?;
             }
             Err(Errno::NODEV) => return Ok(()),
             // A signal; or the request was withdrawn before we could take it.
             Err(Errno::INTR | Errno::NOENT) => {}
-            Err(Errno::AGAIN) => wait(device)?,
+            Err(Errno::AGAIN) => drop(wait(device, None)?),
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What a thread works with: one request, and the answer to it.
+struct Hands {
+    request: Vec<u8>,
+    length: usize,
+    reply: Reply,
+}
+
+impl Hands {
+    fn new(reply_max: usize) -> Hands {
+        Hands { request: vec![0; REQUEST_MAX], length: 0, reply: Reply::with_capacity(reply_max) }
+    }
+
+    /// Takes one request. The process that it came from, 0 if that cannot be seen.
+    fn take(&mut self, device: BorrowedFd<'_>) -> Result<u32, Errno> {
+        self.length = rustix::io::read(device, &mut self.request)?;
+        match &self.request[..self.length] {
+            // No request is empty: the device has no more.
+            [] => Err(Errno::NODEV),
+            request => Ok(request::process(request)),
+        }
+    }
+
+    /// Answers what was taken last.
+    fn answer(&mut self, server: &Server<'_>, device: BorrowedFd<'_>) {
+        if let Some(answer) = server.answer(&self.request[..self.length], &mut self.reply) {
+            send(device, answer);
         }
     }
 }
@@ -116,10 +156,12 @@ pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until a device that does not block has something to read.
-fn wait(device: BorrowedFd<'_>) -> io::Result<()> {
-    match poll(&mut [PollFd::new(&device, PollFlags::IN)], None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+/// Waits until a device that does not block has something to read; for `limit` at most, then `false`.
+fn wait(device: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
+    let limit = limit.map(|limit| Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() });
+    match poll(&mut [PollFd::new(&device, PollFlags::IN)], limit.as_ref()) {
+        Ok(0) => Ok(false),
+        Ok(_) | Err(Errno::INTR) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }

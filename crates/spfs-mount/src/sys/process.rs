@@ -177,6 +177,17 @@ pub fn reset_signals() {
     }
 }
 
+/// From now on this thread runs only while nobody else wants its processor (`SCHED_IDLE`, `sched(7)`). An ordinary user cannot
+/// take it back.
+pub fn give_way() -> io::Result<()> {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters are plain data that the call only reads; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Ignores a signal: a monitor must outlive the closed pipes and hang-ups of those it serves.
 pub fn ignore_signal(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition.
