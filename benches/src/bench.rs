@@ -85,6 +85,12 @@ impl Bench {
         tree::all(&self.trees, &self.names)
     }
 
+    /// A tree of files of which no two are the same: a million in a full run. Never among [`Bench::trees`]: it takes
+    /// 4 GB, and a repository of it twice as much.
+    pub fn different(&self) -> Result<Tree> {
+        tree::different(&self.trees, if self.full { 1_000_000 } else { 20_000 })
+    }
+
     /// The tree with the most files.
     pub fn largest_tree(&self) -> Result<Tree> {
         self.trees()?.into_iter().max_by_key(|tree| tree.files).ok_or("there are no trees".into())

@@ -6,6 +6,7 @@
 
 mod bench;
 mod commit;
+mod different;
 mod first;
 mod floor;
 mod host;
@@ -101,11 +102,12 @@ fn options(words: &[String]) -> Result<Options> {
 /// A name, what measures, and the trees that it wants (`tree.rs`): others are not made for it.
 type Section = (&'static str, fn(&Bench) -> Result<Vec<Row>>, &'static [&'static str]);
 
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     ("start", start::rows, &["toolchain", "node_modules"]),
     ("scale", scale::rows, &[]),
     ("first", first::rows, &tree::NAMES),
     ("commit", commit::rows, &tree::NAMES),
+    ("different", different::rows, &[]),
     ("touch", touch::rows, &["toolchain+docs"]),
     ("reading", reading::rows, &["toolchain+docs"]),
     ("programs", programs::rows, &["toolchain"]),

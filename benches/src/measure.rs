@@ -33,6 +33,29 @@ pub fn time(command: &mut Command) -> Result<Duration> {
     if status.success() { Ok(time) } else { Err(format!("{command:?}: {status}")) }
 }
 
+/// How long a command takes, and the most memory that it had, in kB; it must succeed.
+pub fn peak(mut command: Command) -> Result<(Duration, u64)> {
+    let start = Instant::now();
+    let mut child = command.spawn().map_err(|err| format!("{command:?}: {err}"))?;
+    let mut most = 0;
+    loop {
+        // The last look is a few milliseconds before the end, where nothing grows any more.
+        most = most.max(high_water(child.id()).unwrap_or(0));
+        if let Some(status) = child.try_wait().map_err(|err| format!("{command:?}: {err}"))? {
+            let time = start.elapsed();
+            return if status.success() { Ok((time, most)) } else { Err(format!("{command:?}: {status}")) };
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The most memory that a process had so far, in kB.
+pub fn high_water(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Runs every contender once per round, in turn, and returns the median time of each, in their order.
 /// One round more than asked comes first and does not count.
 pub fn interleaved(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Duration>> {

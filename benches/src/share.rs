@@ -4,11 +4,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, Result};
-use crate::measure::{Contender, interleaved, median, ms, ratio, time};
+use crate::measure::{Contender, high_water, interleaved, median, ms, peak, ratio, time};
 use crate::report::Row;
 use crate::tree::Tree;
 
@@ -75,9 +75,16 @@ fn checked(bench: &Bench, path: &Path, home: &str) -> Result<()> {
 }
 
 /// A server that is stopped when this is dropped.
-struct Served {
+pub struct Served {
     process: Child,
-    address: String,
+    pub address: String,
+}
+
+impl Served {
+    /// The most memory that it had so far, in kB.
+    pub fn high_water(&self) -> u64 {
+        high_water(self.process.id()).unwrap_or(0)
+    }
 }
 
 impl Drop for Served {
@@ -88,7 +95,7 @@ impl Drop for Served {
 }
 
 /// `spfs server` of a new, empty repository.
-fn server(bench: &Bench, home: &str) -> Result<Served> {
+pub fn server(bench: &Bench, home: &str) -> Result<Served> {
     let mut command = bench.spfs(home, "server --listen 127.0.0.1:0");
     let mut process =
         command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|err| format!("spfs server: {err}"))?;
@@ -241,8 +248,8 @@ fn unchanged_and_memory(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
     committed(bench, tree)?;
     let origin = bench.home("places").join("origin");
     let line = format!("push --to file:{}?create=true tree", origin.display());
-    let pushed = peak(bench.spfs("share", &line))?;
-    let pulled = peak(bench.spfs("other", &format!("pull --from file:{} tree", origin.display())))?;
+    let pushed = peak(bench.spfs("share", &line))?.1;
+    let pulled = peak(bench.spfs("other", &format!("pull --from file:{} tree", origin.display())))?.1;
     let mut again = bench.spfs("share", &line);
     let times: Result<Vec<Duration>> = (0..10).map(|_| time(&mut again)).collect();
     let again = median(times?);
@@ -254,9 +261,9 @@ fn unchanged_and_memory(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
         rows.push(Row::new(bench.who(), work, kb as f64 / 1024.0, "MB", target, "VmHWM"));
     }
     let served = server(bench, "served")?;
-    let client = peak(bench.spfs("share", &format!("push --to grpc://{} tree", served.address)))?;
-    let fetched = peak(bench.spfs("third", &format!("pull --from grpc://{} tree", served.address)))?;
-    let server = high_water(served.process.id()).unwrap_or(0);
+    let client = peak(bench.spfs("share", &format!("push --to grpc://{} tree", served.address)))?.1;
+    let fetched = peak(bench.spfs("third", &format!("pull --from grpc://{} tree", served.address)))?.1;
+    let server = served.high_water();
     for (word, kb) in
         [("a client that pushes", client), ("a client that pulls", fetched), ("the server of both", server)]
     {
@@ -264,26 +271,6 @@ fn unchanged_and_memory(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
         rows.push(Row::new(bench.who(), work, kb as f64 / 1024.0, "MB", target, "VmHWM"));
     }
     Ok(rows)
-}
-
-/// Runs a command and returns the most memory that it had, in kB.
-fn peak(mut command: Command) -> Result<u64> {
-    let mut child = command.spawn().map_err(|err| format!("{command:?}: {err}"))?;
-    let mut most = 0;
-    loop {
-        // The last look is a few milliseconds before the end, where nothing grows any more.
-        most = most.max(high_water(child.id()).unwrap_or(0));
-        if let Some(status) = child.try_wait().map_err(|err| format!("{command:?}: {err}"))? {
-            return if status.success() { Ok(most) } else { Err(format!("{command:?}: {status}")) };
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn high_water(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// One large file through the server, against curl of it from nginx.

@@ -101,6 +101,29 @@ pub fn million(parent: PathBuf) -> Result<PathBuf> {
     Ok(tree)
 }
 
+/// `files` files below `parent`, each with a content of its own of 64 to 2112 bytes; made once.
+pub fn different(parent: &Path, files: u64) -> Result<Tree> {
+    let name = format!("different-{files}");
+    let path = parent.join(&name);
+    if !path.exists() {
+        let temporary = parent.join(format!("{name}.new"));
+        let _ = fs::remove_dir_all(&temporary);
+        for number in 0..files {
+            let directory = temporary.join(format!("{:02}/{:05}", number / 10_000, number / 100));
+            if number % 100 == 0 {
+                make(&directory)?;
+            }
+            let mut content = bytes(number);
+            content.truncate(64 + content[0] as usize * 8);
+            content.extend(number.to_le_bytes());
+            let file = directory.join(format!("module-{number:07}.js"));
+            fs::write(&file, content).map_err(|err| format!("{}: {err}", file.display()))?;
+        }
+        fs::rename(&temporary, &path).map_err(|err| format!("{}: {err}", path.display()))?;
+    }
+    Tree::look(&name, path)
+}
+
 fn toolchain(to: &Path, docs: bool) -> Result<()> {
     let out = Command::new("rustc").args(["--print", "sysroot"]).output().map_err(|err| format!("rustc: {err}"))?;
     let sysroot = String::from_utf8_lossy(&out.stdout).trim().to_owned();
