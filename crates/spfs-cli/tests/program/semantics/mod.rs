@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::common::{Caller, Home, Host, Output, every_caller, every_strategy, full, strategies};
 use exceptions::{EXCEPTIONS, PLACES};
@@ -188,12 +189,16 @@ fn in_every_runtime() {
     assert!(committed.len() == 1, "the same changes were committed as different layers: {committed:#?}");
 }
 
+/// For one command: in the full size each reads, changes or commits a file of two gigabytes, perhaps while others want
+/// the disk. Only for what hangs.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// Commits the layers of [`tree`], each in a runtime of those below it.
 fn commit_layers(home: &Home) {
     let mut below = "-".to_owned();
     for (tag, code) in layers(huge()) {
         let code = format!("cd /spfs; {code} spfs commit layer -q -t {tag}");
-        home.script(&format!("{below} --edit"), &code).run().ok();
+        home.script(&format!("{below} --edit"), &code).limit(LIMIT).run().ok();
         below = if below == "-" { tag.into() } else { format!("{below}+{tag}") };
     }
 }
@@ -201,7 +206,7 @@ fn commit_layers(home: &Home) {
 /// Runs what only reads in a read-only runtime, where everything else is refused.
 fn read(home: &Home) -> Found {
     let code = format!("{} && {}", job(home, "read", SPFS), job(home, "refuse", SPFS));
-    checks(home.script(STACK, &code).run())
+    checks(home.script(STACK, &code).limit(LIMIT).run())
 }
 
 /// Runs everything in an editable runtime, and commits: what was found, and the manifest of the new layer. A runtime of
@@ -210,9 +215,9 @@ fn edit(home: &Home, durable: bool) -> (Found, String) {
     let (look, tag) = (format!("{} | grep ^entry:", job(home, "snapshot", SPFS)), "edited");
     let code = format!("{} && {look} > before; spfs commit layer -q -t {tag}", job(home, "edit", SPFS));
     let options = if durable { "--keep-runtime --runtime-name kept" } else { "" };
-    let found = checks(home.script(&format!("{STACK} --edit {options}"), &code).run());
+    let found = checks(home.script(&format!("{STACK} --edit {options}"), &code).limit(LIMIT).run());
     let code = format!("{look} > after; test -s before && diff before after");
-    home.script(&format!("{STACK}+{tag}"), &code).run().ok();
+    home.script(&format!("{STACK}+{tag}"), &code).limit(LIMIT).run().ok();
     if durable {
         home.wait_for_the_end();
         home.spfs_line("runtime rm --remove-durable kept").run().ok();
