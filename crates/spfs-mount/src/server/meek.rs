@@ -298,35 +298,37 @@ mod tests {
     #[test]
     fn the_meek_thread_takes_over_and_hands_back() {
         let (kernel, device) = device();
-        let (view, own) = (view(), std::process::id());
+        // The test looks at what both share.
+        let (view, device): (&View, &OwnedFd) = (Box::leak(Box::new(view())), Box::leak(Box::new(device)));
+        let own = std::process::id();
         let (sender, receiver) = std::sync::mpsc::channel();
         let server = std::thread::spawn(move || {
-            let meek = Meek { processors: usize::MAX, ..Meek::new(&view, (7, 8), device.as_fd()) };
+            let meek: &Meek<'_> =
+                Box::leak(Box::new(Meek { processors: usize::MAX, ..Meek::new(view, (7, 8), device.as_fd()) }));
+            sender.send(meek).unwrap();
             std::thread::scope(|scope| {
-                let server = Server::new(&view, 7, 8);
-                // The test looks at what both share; it has let go of it when the kernel's end is closed.
-                answer_all(&server, device.as_fd(), REPLY_MAX, Some(Turns::new(&meek, scope)))
+                answer_all(&Server::new(view, 7, 8), device.as_fd(), REPLY_MAX, Some(Turns::new(meek, scope)))
             })
             .unwrap();
-            sender.send(meek.beats.load(SeqCst)).unwrap();
         });
+        let meek = receiver.recv().unwrap();
         let mut unique = 0;
         let mut next = |pid| {
             unique += 1;
             ask(&kernel, unique, pid);
             assert_eq!(answered(&kernel), unique);
         };
+        // It gives way: on a busy machine its turn may pass before it has run.
         until("one process asks steadily, and the meek thread does not answer", || {
             (0..1000).for_each(|_| next(own));
-            classes().contains(&"5".to_owned())
+            meek.beats.load(SeqCst) >= 2
         });
-        (0..1000).for_each(|_| next(own));
+        assert!(classes().contains(&"5".to_owned()));
         // After a pause it is the own one's turn; and no turn of another when two processes ask.
         std::thread::sleep(4 * LULL);
         (0..1000).for_each(|n| next(own + n % 2));
         drop(kernel);
         server.join().unwrap();
-        assert!(receiver.recv().unwrap() >= 2, "the meek thread has answered");
     }
 
     #[test]
