@@ -47,7 +47,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("sshd (./test setup installs it)");
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "sshd does not listen");
             std::thread::sleep(Duration::from_millis(20));

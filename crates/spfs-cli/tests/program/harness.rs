@@ -80,7 +80,7 @@ fn a_command_that_takes_too_long_is_killed_with_its_children() {
 fn output_that_somebody_keeps_open_fails_a_test() {
     let home = Home::new(Caller::user());
     home.allow_processes();
-    let held = home.sh("setsid sleep 1000 &");
+    let held = home.sh("setsid sleep 1000 &").limit(Duration::from_secs(3));
     assert!(catch_unwind(AssertUnwindSafe(|| held.run())).is_err());
 }
 

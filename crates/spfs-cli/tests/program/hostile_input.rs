@@ -51,7 +51,7 @@ fn spec_files() {
         let said = home.spfs(["run", &format!("./{name}.spfs.yaml"), "--", "true"]).run();
         said.code(1).stdout_is("").stderr_has(reason).stderr_has("hint: ");
         said.stderr_has(if name == "ring" { "ring2.spfs.yaml" } else { file.to_str().unwrap() });
-        assert!(said.time < Duration::from_secs(20), "{name}: {said}");
+        assert!(said.time < Duration::from_secs(60), "{name}: {said}");
     }
     home.sh("printf '\\377\\376' > bytes.spfs.yaml; mkfifo pipe.spfs.yaml; ln -s loop.spfs.yaml loop.spfs.yaml; mkdir dir.spfs.yaml").run().ok();
     for (name, reason) in [

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -158,7 +157,7 @@ fn many_readers_fetch_once_and_a_killed_one_does_not_wait() {
         let code = "echo ready; read l; for i in $(seq 8); do cmp /spfs/big tree/big & cmp /spfs/same tree/big & done
             cat /spfs/big > killed & pid=$!; sleep 0.3; kill $pid; wait $pid; echo killed $?
             echo waiting; for job in $(jobs -p); do wait $job || echo failed $?; done; wait; echo done";
-        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
+        let mut inside = lazily(home, code).stdin_open().spawn();
         inside.wait_for("ready");
         gate.close();
         let before = gate.passed();
@@ -179,7 +178,7 @@ fn a_killed_server_fetches_again() {
         with_origin(home);
         let gate = gated(home);
         let code = "echo ready; read l; cmp /spfs/big tree/big && echo same";
-        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
+        let mut inside = lazily(home, code).stdin_open().spawn();
         inside.wait_for("ready");
         gate.close();
         inside.send("\n");
@@ -208,11 +207,8 @@ fn what_cannot_be_fetched_is_an_error_that_heals() {
         let origin = home.path("origin");
         let code = "echo ready; read l; cat /spfs/message; /spfs/bin/tool; echo $?; read l; cat /spfs/message; /spfs/bin/tool 1
             read l; cat /spfs/other; read l; cat /spfs/other";
-        let mut inside = home
-            .spfs(["run", "--lazy", "--runtime-name", "work", "tree", "--", "sh", "-c", code])
-            .stdin_open()
-            .limit(Duration::from_secs(30))
-            .spawn();
+        let mut inside =
+            home.spfs(["run", "--lazy", "--runtime-name", "work", "tree", "--", "sh", "-c", code]).stdin_open().spawn();
         inside.wait_for("ready");
         fs::rename(&origin, home.path("away")).unwrap();
         inside.send("\n");
@@ -342,7 +338,7 @@ fn what_is_wholly_here_is_run_as_ever() {
 pub fn server(home: &Home, port: u16) -> (Running, u16) {
     let origin = home.path("origin");
     let line = format!("server -r {} --listen 127.0.0.1:{port}", origin.display());
-    let mut running = home.spfs_line(&line).limit(Duration::from_secs(120)).spawn();
+    let mut running = home.spfs_line(&line).spawn();
     running.wait_for("listening on: ");
     running.wait_for("\n");
     let port = running.stdout().trim().rsplit(':').next().unwrap().parse().unwrap();
@@ -356,7 +352,7 @@ fn a_server_that_comes_back_is_asked_again() {
         let (first, port) = server(home, 0);
         home.set("SPFS_REMOTE_ORIGIN_ADDRESS", format!("grpc://127.0.0.1:{port}"));
         let code = "cat /spfs/message; echo ready; read l; cat /spfs/other; echo $?; read l; cat /spfs/other; cmp /spfs/big tree/big && echo same";
-        let mut inside = lazily(home, code).stdin_open().limit(Duration::from_secs(60)).spawn();
+        let mut inside = lazily(home, code).stdin_open().spawn();
         inside.wait_for("hello\nready");
         first.signal(Signal::KILL);
         first.finish().killed_by(Signal::KILL);

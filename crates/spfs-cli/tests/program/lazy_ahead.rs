@@ -1,7 +1,6 @@
 //! `--lazy` fetches small files near one that was opened behind it: many at a time, and in nobody's way.
 
 use std::fs;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -21,7 +20,6 @@ fn with_many(home: &Home) {
 
 fn lazily(home: &Home, code: &str) -> Cmd {
     home.spfs(["run", "--lazy", "--runtime-name", "work", "many", "--", "sh", "-c", code])
-        .limit(Duration::from_secs(60))
 }
 
 /// Begins anew, with nothing here.

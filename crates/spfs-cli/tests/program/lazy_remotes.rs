@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -18,7 +17,7 @@ fn heals(home: &Home, remote: &str, away: &dyn Fn(), back: &dyn Fn()) {
     let code = "cat /spfs/message; echo ready; read l; cat /spfs/message; cat /spfs/other; echo $?; read l
         cat /spfs/other; cmp /spfs/big tree/big && echo same";
     let run = ["run", "--lazy", "-r", remote, "--runtime-name", "work", "tree", "--", "sh", "-c", code];
-    let mut inside = home.spfs(run).stdin_open().limit(Duration::from_secs(60)).spawn();
+    let mut inside = home.spfs(run).stdin_open().spawn();
     inside.wait_for("hello\nready");
     assert_eq!(here(home), 2, "{remote}: the symlink's target, and what was opened");
     away();
@@ -89,7 +88,7 @@ fn servers_behind_tls_with_a_token() {
         home.write("server.toml", "tls_cert = \"one.pem\"\ntls_key = \"one.key\"\ntokens = \"tokens.toml\"\n");
         let start = |port| {
             let line = format!("server -r ./origin --listen 127.0.0.1:{port} --config server.toml");
-            let mut running = home.spfs_line(&line).limit(Duration::from_secs(120)).spawn();
+            let mut running = home.spfs_line(&line).spawn();
             running.wait_for("listening on: ");
             running.wait_for("\n");
             let port = running.stdout().trim().rsplit(':').next().unwrap().parse().unwrap();

@@ -61,7 +61,7 @@ fn soak(home: &Home, time: Duration) {
     let ask = |long: &mut Running, number: usize| {
         long.send(&format!("{number}\n"));
         let asked = |long: &Running| long.stdout().matches("done").count();
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         while asked(long) < number && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }

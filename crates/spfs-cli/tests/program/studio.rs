@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use spfs::repo::Digest;
@@ -67,7 +66,7 @@ fn old_repository(home: &Home) {
 /// `spfs server` with these words behind it; it has said where it listens.
 fn server(home: &Home, words: &str, port: u16) -> (Running, u16) {
     let line = format!("server --listen 127.0.0.1:{port} {words}");
-    let mut running = home.spfs_line(&line).limit(Duration::from_secs(120)).spawn();
+    let mut running = home.spfs_line(&line).spawn();
     running.wait_for("listening on: ");
     running.wait_for("\n");
     let port = running.stdout().trim().rsplit(':').next().unwrap().parse().unwrap();
@@ -105,7 +104,7 @@ fn run_lazily(home: &Home, remote: &str, sums: &str, away: impl FnOnce(), back: 
          /spfs/bin/tool | wc -c; cd /spfs; {SUMS}"
     );
     let run = ["run", "--lazy", "-r", remote, "studio/platform", "--", "sh", "-c", &code];
-    let mut inside = home.spfs(run).stdin_open().limit(Duration::from_secs(60)).spawn();
+    let mut inside = home.spfs(run).stdin_open().spawn();
     inside.wait_for("hello, world\nready");
     away();
     inside.send("\n");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Pty, Running};
 
 /// How long any command may take unless the test says otherwise.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A command to be run; every one has a time limit, and its own process group that is killed when the limit is over.
 pub struct Cmd {

@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::{Output, holds_within};
 
-/// How long output may stay open after the command itself has ended.
-const LATE_OUTPUT: Duration = Duration::from_secs(5);
+/// How long output may stay open after the command itself has ended, or as long as the command may take if that is less.
+const LATE_OUTPUT: Duration = Duration::from_secs(30);
 
 /// A command that was started; its process group is killed when this is dropped.
 pub struct Running {
@@ -108,7 +108,7 @@ impl Running {
                 self.stderr.text()
             );
         }
-        let closed = holds_within(LATE_OUTPUT, || self.stdout.ended() && self.stderr.ended());
+        let closed = holds_within(LATE_OUTPUT.min(self.limit), || self.stdout.ended() && self.stderr.ended());
         assert!(closed, "`{}` has ended, but something that it started keeps its output open", self.command);
         let bytes = self.stdout.bytes.lock().unwrap().clone();
         Output {

@@ -56,7 +56,7 @@ impl Home {
             self.spfs_line("write --tag sound").stdin(number.to_string()).run().ok();
             leaks::unfinished(&self.repository()).is_empty()
         };
-        if !holds_within(Duration::from_secs(10), clean) {
+        if !holds_within(Duration::from_secs(60), clean) {
             panic!("unfinished in the repository: {:?}", leaks::unfinished(&self.repository()));
         }
         eventually("no record of a runtime is left", || {

@@ -287,7 +287,7 @@ pub fn running_programs_from_below(place: &Place) {
 fn written_while_running(program: &Path) -> io::Result<()> {
     let mut child = Command::new(program).arg("1000").spawn().unwrap();
     let exe = format!("/proc/{}/exe", child.id());
-    let runs = holds_within(Duration::from_secs(5), || fs::read_link(&exe).is_ok_and(|path| path == program));
+    let runs = holds_within(Duration::from_secs(60), || fs::read_link(&exe).is_ok_and(|path| path == program));
     let opened = OpenOptions::new().write(true).open(program).map(drop);
     child.kill().unwrap();
     child.wait().unwrap();

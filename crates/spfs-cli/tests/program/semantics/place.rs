@@ -155,7 +155,7 @@ pub fn python(code: &str, arguments: &[&Path]) -> String {
 /// Runs a program. One that was just written may still be open for writing in a child that another thread is forking.
 #[track_caller]
 fn output(program: &Path, arguments: &[&str]) -> Output {
-    let end = Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         match Command::new(program).args(arguments).output() {
             Err(err) if err.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end => {}

@@ -45,7 +45,7 @@ fn slow_clients_do_not_stay() {
         assert!(answers[3].contains("grpc-status: 4"), "{answers:?}");
         assert!(answers[4].starts_with("HTTP/1.1 408") && answers[5].starts_with("HTTP/1.1 408"), "{answers:?}");
         assert!(rest(idle).contains("ok\n"));
-        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
         let cut = format!("{} takes or sends too little", deaf.local_addr().unwrap());
         eventually("the deaf one is cut", || server.running.stderr().contains(&cut));
         assert!(rest(deaf).len() < large.len());
@@ -131,7 +131,7 @@ fn there_is_room_for_so_many_and_it_can_be_changed() {
         third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         assert_eq!(status(&mut third), "", "it waits");
         drop(first);
-        third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        third.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert!(rest(third).ends_with("ok\n"));
 
         home.write("server.toml", "[limits]\nconnections = 20\n");
