@@ -1,8 +1,11 @@
 //! The end of a runtime, and what is left when something of it is killed: nothing, at the latest after the next command.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use crate::common::{Home, Running, eventually, every_caller, everywhere};
+use crate::common::{Home, Running, eventually, every_caller, everywhere, full};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A runtime `name`, which may have options behind it, with a file in it, whose command waits for its input to end and then prints what it sees.
@@ -167,16 +170,38 @@ fn a_killed_server_is_replaced_and_nobody_sees_it() {
     });
 }
 
+/// At each of its system calls from the first namespace or process that it makes; in the quick run at every eighth, on
+/// each host at another one.
 #[test]
 fn a_launcher_that_is_killed_at_any_moment_leaves_nothing() {
+    let (step, start) = (if full() { 1 } else { 8 }, Cell::new(0));
     everywhere(|home| {
-        home.spfs_line("run - -- true").run().ok();
-        for moment in 0..40 {
-            let start = home.spfs_line("run - -- true").spawn();
-            std::thread::sleep(Duration::from_micros(moment * 400));
-            kill(i32::try_from(start.pid()).unwrap());
-            start.finish();
+        home.script("-", "echo x > /spfs/x; spfs commit layer -t x").run().ok();
+        let mut killed = 0;
+        // A new environment, and one that is shared.
+        for line in ["run -", "run x"] {
+            let traced = |options: &str| home.sh(&format!("exec strace -qq -o trace {options} spfs {line} -- true"));
+            traced("").run().ok();
+            let trace = std::fs::read_to_string(home.path("trace")).unwrap();
+            let (mut calls, mut numbers) = (Vec::new(), HashMap::new());
+            for name in trace.lines().filter_map(|call| Some(call.split_once('(')?.0)) {
+                let number = numbers.entry(name).and_modify(|number| *number += 1).or_insert(1);
+                calls.push((name, *number));
+            }
+            let first = calls.iter().position(|(name, _)| ["unshare", "clone"].contains(name)).unwrap();
+            assert!(calls.len() > first + 50, "{trace}");
+            // The last ones are those of the command.
+            for (name, number) in calls[first..].iter().skip(start.get()).step_by(step) {
+                let out = traced(&format!("-e inject={name}:signal=KILL:when={number}")).run();
+                killed += usize::from(out.status.signal().is_some());
+                if full() {
+                    eprintln!("{line}, killed in {name} {number}");
+                    home.wait_for_the_end();
+                }
+            }
         }
+        assert!(killed > 20, "only {killed} have been killed");
+        start.set((start.get() + 3) % step);
         home.wait_for_the_end();
         eventually("the next command leaves nothing", || {
             assert_eq!(list(home), "");

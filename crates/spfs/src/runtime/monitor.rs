@@ -363,6 +363,8 @@ impl Supervisor {
 
     /// Keeps what is shared for a while, and serves it as long as anybody uses it.
     fn keep_warm(&mut self) {
+        // A launcher that was killed had handed it over, and nobody will use it: its server waits for its end.
+        self.kept = None;
         let Monitor { env, config, payloads, share, .. } = &self.monitor;
         if let (Some(keeper), Some(place)) = (self.keeper.take(), share) {
             let patience = warm::patience(env, config.filesystem.warm_seconds, payloads);
