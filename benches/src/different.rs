@@ -2,10 +2,11 @@
 //! at the first start, and through a server; above all in memory.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::bench::{Bench, Result};
-use crate::measure::{median, ms, peak, ratio, time};
+use crate::first::first_and_warm;
+use crate::measure::{ms, peak, ratio, time};
 use crate::report::Row;
 use crate::share::server;
 use crate::tree::Tree;
@@ -13,7 +14,10 @@ use crate::tree::Tree;
 /// Bytes on disk for each file of the tree, and for a repository's two: blocks, inodes and names.
 const ROOM: (u64, u64) = (4600, 9200);
 
-/// All of it with one commit, which is why nothing is repeated: a round is minutes, and 9 GB.
+/// How often nearly the same is committed again, for the first start after it.
+const ROUNDS: usize = 3;
+
+/// The first commit, and what is sent, only once: a round is minutes, and 9 GB.
 pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let tree = bench.different()?;
     // The most at a time: the repository of the commit and the server's, or that one and what was pulled from it.
@@ -59,11 +63,9 @@ fn first_commit(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
     ])
 }
 
-/// The first start after the commit; and whether the right files are there.
+/// The first start after a commit of nearly the same again; and whether the right files are there.
 fn first_start(bench: &Bench, tree: &Tree) -> Result<Row> {
-    let first = time(&mut bench.spfs("first", "run tree -- true"))?;
-    let warm: Result<Vec<Duration>> = (0..5).map(|_| time(&mut bench.spfs("first", "run tree -- true"))).collect();
-    let warm = median(warm?);
+    let row = first_and_warm(bench, &tree.path, ROUNDS, "different files", tree.files)?;
     // All names, and the content of one file in a hundred.
     let look = "cd \"$1\" && find . -type f | LC_ALL=C sort | sha256sum
         find . -name '*42.js' -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum";
@@ -76,15 +78,7 @@ fn first_start(bench: &Bench, tree: &Tree) -> Result<Row> {
         return Err(format!("what was committed of {} is not what is shown", tree.path.display()));
     }
     bench.say(&format!("compared in {:.0} ms", ms(started.elapsed())));
-    let work = format!("first start after a commit of {} different files", tree.files);
-    let measured = format!("first {:.2} ms, warm {:.2} ms", ms(first), ms(warm));
-    Ok(match bench.is_root {
-        true => {
-            let target = if tree.files > 500_000 { 1000.0 } else { 60.0 };
-            Row::new(bench.who(), work, ms(first) - ms(warm), "ms more", Some(target), measured)
-        }
-        false => Row::ratio(bench.who(), work, ratio(first, warm), Some(1.5), measured),
-    })
+    Ok(row)
 }
 
 /// The memory of both ends of a push and of a pull; of two repositories each time, as there may be no room for three.

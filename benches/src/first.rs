@@ -1,7 +1,7 @@
 //! What a first start costs more than a warm one: after a commit, and of a new combination of layers.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bench::{Bench, Result};
@@ -19,22 +19,30 @@ pub fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let from = trees.len().saturating_sub(if bench.full { 2 } else { 1 });
     let mut rows = Vec::new();
     for tree in &trees[from..] {
-        rows.extend(after_commit(bench, tree)?);
+        rows.push(after_commit(bench, tree)?);
         rows.push(new_combination(bench, tree)?);
     }
     Ok(rows)
 }
 
-fn after_commit(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
+fn after_commit(bench: &Bench, tree: &Tree) -> Result<Row> {
     // A copy, because each round must commit something new; hard links, as only names and one file differ.
     let copy = linked(bench, tree)?;
+    let row = first_and_warm(bench, &copy, ROUNDS, "files", tree.files);
+    let _ = fs::remove_dir_all(&copy);
+    row
+}
+
+/// The first start after a commit to a warm one: of the tree at `path`, one file of which is new in each round. `what` are
+/// its `count` files. The very first round, which finds nothing in memory, is not counted.
+pub fn first_and_warm(bench: &Bench, path: &Path, rounds: usize, what: &str, count: u64) -> Result<Row> {
     let (mut first, mut warm) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        fs::write(copy.join("round"), round.to_string()).map_err(|err| format!("{}: {err}", copy.display()))?;
-        bench.output(bench.spfs("first", &format!("commit --path {} --tag first", copy.display())))?;
-        let once = time(&mut bench.spfs("first", "run first -- true"))?;
-        let again = median((0..5).map(|_| time(&mut bench.spfs("first", "run first -- true"))).collect::<Result<_>>()?);
-        let seen = bench.output(bench.spfs("first", "run first -- cat /spfs/round"))?;
+    for round in 0..=rounds {
+        fs::write(path.join("round"), round.to_string()).map_err(|err| format!("{}: {err}", path.display()))?;
+        bench.output(bench.spfs("first", &format!("commit --path {} --tag tree", path.display())))?;
+        let once = time(&mut bench.spfs("first", "run tree -- true"))?;
+        let again = median((0..5).map(|_| time(&mut bench.spfs("first", "run tree -- true"))).collect::<Result<_>>()?);
+        let seen = bench.output(bench.spfs("first", "run tree -- cat /spfs/round"))?;
         if seen != round.to_string() {
             return Err("the new commit was not shown".into());
         }
@@ -43,17 +51,16 @@ fn after_commit(bench: &Bench, tree: &Tree) -> Result<Vec<Row>> {
             warm.push(again);
         }
     }
-    let _ = fs::remove_dir_all(&copy);
     let (first, warm) = (median(first), median(warm));
-    let work = format!("first start after a commit, {} files", tree.files);
+    let work = format!("first start after a commit, {count} {what}");
     let measured = format!("first {:.2} ms, warm {:.2} ms", ms(first), ms(warm));
-    if bench.is_root {
-        let target = if tree.files > 500_000 { 1000.0 } else { 60.0 };
-        let more = ms(first) - ms(warm);
-        Ok(vec![Row::new(bench.who(), work, more, "ms more", Some(target), measured)])
-    } else {
-        Ok(vec![Row::ratio(bench.who(), work, ratio(first, warm), Some(1.5), measured)])
-    }
+    Ok(match bench.is_root {
+        true => {
+            let target = if count > 500_000 { 1000.0 } else { 60.0 };
+            Row::new(bench.who(), work, ms(first) - ms(warm), "ms more", Some(target), measured)
+        }
+        false => Row::ratio(bench.who(), work, ratio(first, warm), Some(1.5), measured),
+    })
 }
 
 fn new_combination(bench: &Bench, tree: &Tree) -> Result<Row> {
