@@ -157,6 +157,10 @@ fn jobs_are_stopped_and_continued_by_the_callers_shell() {
         eventually("the program runs", || home.processes().iter().any(|(_, line)| line.ends_with("] cat ")));
         shell.keys("\x1a");
         shell.expect("Stopped");
+        // One that has not noticed yet would still take the next line.
+        eventually("it is stopped", || {
+            home.processes().iter().any(|(pid, line)| line.ends_with("] cat ") && stopped(*pid))
+        });
         shell.line("jobs -l; echo sti''ll");
         shell.expect("still");
         shell.line("fg");
@@ -168,6 +172,12 @@ fn jobs_are_stopped_and_continued_by_the_callers_shell() {
         shell.line("exit 5");
         assert_eq!(shell.finish().0.code(), Some(5));
     });
+}
+
+/// Whether a process is stopped (`proc_pid_stat(5)`, the field after the name).
+fn stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
 }
 
 #[test]

@@ -442,11 +442,15 @@ fn throwing_changes_away_is_asked_for_on_a_terminal() {
         }
         terminal.finish().1
     };
-    let said = reset("", "n");
-    assert!(said.contains("code 2 new"), "{said}");
-    assert!(reset("", "yes").contains("code 0 a"));
-    assert!(reset("--yes", "").contains("code 0 a"));
-    assert!(reset("--keep-changes", "").contains("code 0 a new"));
+    for (options, answer, shown) in [
+        ("", "n", "code 2 new"),
+        ("", "yes", "code 0 a"),
+        ("--yes", "", "code 0 a"),
+        ("--keep-changes", "", "code 0 a new"),
+    ] {
+        let said = reset(options, answer);
+        assert!(said.contains(shown), "{options:?} {answer:?}: {said}");
+    }
     // Without a terminal nobody can be asked.
     let code = "touch /spfs/new; spfs reset --ref my-layer; ls /spfs";
     home.script("-", code).run().ok().stdout_is("a");

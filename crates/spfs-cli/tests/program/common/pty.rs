@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -17,6 +18,8 @@ pub struct Pty {
     child: Child,
     master: Option<File>,
     screen: Arc<Mutex<Vec<u8>>>,
+    /// What fills the screen; it ends with the last process on the terminal.
+    reader: JoinHandle<()>,
     looked: usize,
     command: String,
     limit: Duration,
@@ -36,14 +39,14 @@ impl Pty {
         let master = File::from(master);
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut from, into) = (master.try_clone()?, Arc::clone(&screen));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             // The end of the last process on the terminal shows as EIO.
             while let Ok(count @ 1..) = from.read(&mut buffer) {
                 into.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
         });
-        Ok(Pty { child, master: Some(master), screen, looked: 0, command: shown, limit })
+        Ok(Pty { child, master: Some(master), screen, reader, looked: 0, command: shown, limit })
     }
 
     /// Its process id.
@@ -97,9 +100,8 @@ impl Pty {
     pub fn finish(mut self) -> (ExitStatus, String) {
         let ended = holds_within(self.limit, || self.child.try_wait().unwrap().is_some());
         assert!(ended, "`{}` did not end within {:?}; its screen:\n{}\n----", self.command, self.limit, self.screen());
-        // The reader may be a moment behind.
-        let mut length = usize::MAX;
-        holds_within(Duration::from_millis(200), || std::mem::replace(&mut length, self.screen().len()) == length);
+        // The reader may be behind; and somebody else may be on the terminal still, who is not waited for as long.
+        holds_within(Duration::from_secs(5), || self.reader.is_finished());
         (self.child.wait().unwrap(), self.screen())
     }
 }
