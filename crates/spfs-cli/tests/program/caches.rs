@@ -1,7 +1,7 @@
 //! Caches in trouble: full, read-only, cut short, somebody else's, or not what they should be. Nothing needs them: they
 //! are made again, or gone around, and nobody is told.
 
-use crate::common::{Caller, Home, Output, every_strategy, is_root};
+use crate::common::{Caller, Home, Output, every_caller, every_strategy, is_root};
 
 /// A layer `x`, and all that uses a cache: views, images, renders, what is known of committed directories.
 const USE: &str = "mkdir -p t/d; test -e t/x || { echo one > t/x; echo two > t/d/y; ln -s x t/l; }
@@ -97,4 +97,21 @@ fn when_it_is_somebody_elses() {
         }
         works(&home, "in the end");
     }
+}
+
+/// The number of a device goes to the next one (here most times, on a quiet machine), and all of /spfs has one time: only
+/// their content tells these files apart.
+#[test]
+fn what_is_committed_from_the_same_place_is_read_again() {
+    every_caller(|home| {
+        let code = "mkdir a b; echo one > a/f; echo two > b/f; spfs commit --path a -t a; spfs commit --path b -t b";
+        home.sh(code).run().ok();
+        for _ in 0..3 {
+            for (name, content) in [("a", "one"), ("b", "two")] {
+                home.script(&format!("{name} --edit"), "spfs commit --path /spfs -t copy").run().ok();
+                home.spfs_line("read copy f").run().ok().stdout_is(content);
+                home.wait_for_the_end();
+            }
+        }
+    });
 }

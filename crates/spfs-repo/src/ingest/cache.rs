@@ -2,7 +2,9 @@
 //!
 //! A file is known by device, inode, size, modification and change time (in nanoseconds). The kernel sets the change
 //! time at every write, and nobody else can. What was changed so shortly before it was read that a later change could
-//! bear the same time is not kept (git's "racy" rule).
+//! bear the same time is not kept (git's "racy" rule). Nor is what was changed at a whole second: no clock of a kernel
+//! says that. It is a time that somebody made up, as for all files in /spfs, in images and in many file systems of FUSE,
+//! and the numbers of a device that is unmounted go to the next: two such trees can differ in nothing but content.
 //!
 //! ```text
 //! file: "SPFSSTAT" | u32 version | u64 count | 32 bytes SHA-256 of the records | count records, sorted
@@ -53,6 +55,11 @@ impl Stamp {
             changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
         }
     }
+
+    /// Whether its change time is one that the kernel has set.
+    fn is_telling(&self) -> bool {
+        self.changed % 1_000_000_000 != 0
+    }
 }
 
 /// The digests of files that were read before. One file for each directory that is committed.
@@ -83,7 +90,8 @@ impl StatCache {
 
     /// The digest of the file with this stamp, if it has not changed. What is asked for and known is kept.
     pub fn lookup(&self, stamp: &Stamp) -> Option<Digest> {
-        let at = self.old.binary_search_by(|(old, _)| old.cmp(stamp)).ok()?;
+        // One that is not telling may have been kept by an earlier version.
+        let at = self.old.binary_search_by(|(old, _)| old.cmp(stamp)).ok().filter(|_| stamp.is_telling())?;
         let known = self.old[at];
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(known);
         Some(known.1)
@@ -91,7 +99,7 @@ impl StatCache {
 
     /// Remembers a file that was read completely, and bore `stamp` before and after.
     pub fn insert(&self, stamp: Stamp, digest: Digest) {
-        if stamp.modified < self.racy && stamp.changed < self.racy {
+        if stamp.modified < self.racy && stamp.changed < self.racy && stamp.is_telling() {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((stamp, digest));
         }
     }
@@ -172,7 +180,7 @@ mod tests {
 
     fn stamp(inode: u64, seconds: i64) -> Stamp {
         let time = seconds * 1_000_000_000;
-        Stamp { device: 1, inode, size: 3, modified: time, changed: time }
+        Stamp { device: 1, inode, size: 3, modified: time, changed: time + 1 }
     }
 
     #[test]
@@ -198,6 +206,21 @@ mod tests {
         let cache = StatCache::load(&path, now);
         assert_eq!(cache.lookup(&stamp(3, 900)), None, "what was not asked for is forgotten");
         assert_eq!(cache.lookup(&stamp(5, 900)), Some(Digest::of(&[5])));
+    }
+
+    /// The content of /spfs, of an image, of a file system that has no change times: its device number was another's.
+    #[test]
+    fn a_change_time_that_no_kernel_set_says_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache");
+        let made_up = Stamp { changed: 315_532_800_000_000_000, ..stamp(2, 315_532_800) };
+        let cache = StatCache::load(&path, Timestamp::from_second(1_000_000_000).unwrap());
+        cache.insert(made_up, Digest::of(b"one"));
+        cache.insert(stamp(3, 900), Digest::of(b"two"));
+        cache.save().unwrap();
+        assert_eq!(decode(&std::fs::read(&path).unwrap()).unwrap(), [(stamp(3, 900), Digest::of(b"two"))]);
+        std::fs::write(&path, encode(&[(made_up, Digest::of(b"one"))])).unwrap();
+        assert_eq!(StatCache::load(&path, Timestamp::UNIX_EPOCH).lookup(&made_up), None, "kept by an earlier version");
     }
 
     #[test]
