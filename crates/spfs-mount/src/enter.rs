@@ -78,7 +78,7 @@ pub fn enter(
     let makers = Makers { announce: Announce { monitor: &link, server: Cell::new(server.as_ref()) }, tree };
     let overlay = match shared.as_ref().and_then(Shared::mount) {
         Some(mount) => {
-            let (watch, marker) = overlay::end(&makers.announce, &plan.name)?;
+            let (watch, marker) = overlay::end(&makers.announce, &plan.source)?;
             Overlay {
                 mount,
                 upper: None,

@@ -1,24 +1,20 @@
 //! What is done to a runtime that is already mounted: by a process that moves into its namespaces.
 
 use std::cell::Cell;
-use std::collections::HashSet;
-use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
-use rustix::process::{Pid, PidfdFlags};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::thread::LinkNameSpaceType;
 
 use crate::SPFS;
 use crate::error::{Error, Result};
 use crate::link::{Announce, Link};
 use crate::lower::Makers;
 use crate::namespace;
-use crate::overlay::{self, Overlay, SAFE};
+use crate::overlay::{Overlay, SAFE};
 use crate::plan::Plan;
 use crate::sys::mount;
 
@@ -110,55 +106,4 @@ pub fn attach_binds(plan: &Plan) -> Result<()> {
         mount::attach(tree.as_fd(), text)?;
     }
     Ok(())
-}
-
-/// The processes in the mount namespace numbered `id` of the runtime `name`, as far as this process may see them.
-///
-/// The kernel gives the number of a namespace that has ended to the next one, so the mount at `/spfs` is looked at too.
-pub fn members(id: u64, name: &str) -> Vec<Pid> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == id);
-    let found: Vec<i32> = pids.filter(inside).collect();
-    // One is enough: some may have changed their root directory.
-    let source = format!(" {} ", overlay::source(name));
-    let shows = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|m| m.contains(&source));
-    if !found.iter().any(shows) {
-        return Vec::new();
-    }
-    found.into_iter().filter_map(Pid::from_raw).collect()
-}
-
-/// The numbers of all mount namespaces that have a process which this process may see.
-pub fn inhabited() -> HashSet<u64> {
-    let Ok(processes) = fs::read_dir("/proc") else { return HashSet::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(Pid::from_raw).filter_map(namespace_of).collect()
-}
-
-/// The number of the mount namespace of a process, if it may be looked at.
-pub fn namespace_of(process: Pid) -> Option<u64> {
-    Some(fs::metadata(format!("/proc/{}/ns/mnt", process.as_raw_nonzero())).ok()?.ino())
-}
-
-/// Moves this single-threaded process into the namespaces of `member`, keeping its directory where it exists there.
-pub fn join(member: Pid) -> Result<()> {
-    let directory = std::env::current_dir().ok();
-    let action = || format!("join process {}", member.as_raw_nonzero());
-    let process: OwnedFd =
-        rustix::process::pidfd_open(member, PidfdFlags::empty()).map_err(|e| Error::system(action())(e))?;
-    let same_user = same_namespace(member, "user");
-    let kinds =
-        if same_user { ThreadNameSpaceType::MOUNT } else { ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::USER };
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), kinds).map_err(|e| Error::system(action())(e))?;
-    if let Some(directory) = directory {
-        let _ = rustix::process::chdir(&directory).or_else(|_| rustix::process::chdir("/"));
-    }
-    Ok(())
-}
-
-fn same_namespace(member: Pid, kind: &str) -> bool {
-    let id = |of: &str| fs::metadata(format!("/proc/{of}/ns/{kind}")).map(|m| (m.dev(), m.ino())).ok();
-    let theirs = id(&member.as_raw_nonzero().to_string());
-    theirs.is_some() && theirs == id("self")
 }

@@ -11,6 +11,7 @@ pub mod image;
 pub mod inside;
 pub mod link;
 pub mod lower;
+pub mod members;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;

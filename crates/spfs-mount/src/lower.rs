@@ -110,12 +110,12 @@ fn served(plan: &Plan, makers: &Makers<'_>, data: Data) -> Result<OwnedFd> {
     let payloads = if matches!(data, Data::Served) { Some(open_path(&plan.payloads)?) } else { None };
     let fetch = plan.fetch && !matches!(data, Data::Elsewhere);
     let what = Served { view: Some(view.as_fd()), payloads: payloads.as_ref().map(AsFd::as_fd), fetch };
-    fuse(&makers.announce, &plan.name, &what)
+    fuse(&makers.announce, &plan.source, &what)
 }
 
 /// A FUSE mount without files, whose server hears of the end where nothing else does.
-pub fn marker(announce: &Announce<'_>, name: &str) -> Result<OwnedFd> {
-    fuse(announce, name, &Served { view: None, payloads: None, fetch: false })
+pub fn marker(announce: &Announce<'_>, source: &str) -> Result<OwnedFd> {
+    fuse(announce, source, &Served { view: None, payloads: None, fetch: false })
 }
 
 /// Mounts an EROFS image straight from its file (Linux 6.12), after checking that only root could have written it.
@@ -142,11 +142,11 @@ fn image(path: &Path, name: &str) -> Result<OwnedFd> {
 
 /// Mounts a FUSE file system that the monitor serves. Opened here because the kernel compares the user namespaces of
 /// the opener and of the mount.
-fn fuse(announce: &Announce<'_>, name: &str, what: &Served<'_>) -> Result<OwnedFd> {
+fn fuse(announce: &Announce<'_>, source: &str, what: &Served<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| Error::NoFuse { source: e.into() })?;
     let context = Context::new("fuse")?;
-    context.string("source", &format!("spfs:{name}"))?;
+    context.string("source", source)?;
     context.string("subtype", "spfs")?;
     context.string("fd", &device.as_raw_fd().to_string())?;
     // Overlayfs copies the root's attributes before it asks: the permission bits must be right from the start.

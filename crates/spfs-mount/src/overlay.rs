@@ -20,15 +20,10 @@ use crate::sys::mount::{self, Context};
 /// What every mount at /spfs has: no set-uid programs and no devices out of a layer.
 pub const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-/// The source that the mount table shows for the overlay of the runtime `name`.
-pub fn source(name: &str) -> String {
-    format!("spfs:{name}")
-}
-
 /// What is said where overlayfs is missing.
 const READ_ONLY: &str = "overlayfs cannot be mounted here: `spfs edit` will not work";
 
-/// The same for an overlay that many runtimes share.
+/// The source of an overlay that many runtimes share: each has a mount of its own below it ([`end`]), which tells whose it is.
 const SHARED: &str = "spfs-shared";
 
 /// What can be done with what shows a view.
@@ -109,13 +104,13 @@ impl Overlay {
             (other, _) => other?,
         };
         let (watch, marker) = if changes.is_none() {
-            end(&makers.announce, &plan.name).map(|(watch, marker)| (watch, Some(marker)))?
+            end(&makers.announce, &plan.source).map(|(watch, marker)| (watch, Some(marker)))?
         } else if lower.served {
             (None, None)
         } else {
             match watch(&mount) {
                 Some(watch) => (Some(watch), None),
-                None => (None, Some(lower::marker(&makers.announce, &plan.name)?)),
+                None => (None, Some(lower::marker(&makers.announce, &plan.source)?)),
             }
         };
         let lock = changes.and_then(|changes| changes.lock.as_ref()).map(OwnedFd::try_clone);
@@ -136,7 +131,7 @@ fn bare(lower: Lower, plan: &Plan, makers: &Makers<'_>) -> Result<Overlay> {
         let read_only = SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY;
         mount::set_attributes(tree.as_fd(), c"", read_only, MountAttrFlags::empty())
             .map_err(Error::system("make the render read-only"))?;
-        let (watch, marker) = end(&makers.announce, &plan.name)?;
+        let (watch, marker) = end(&makers.announce, &plan.source)?;
         (tree, watch, Some(marker))
     };
     let held = lower.lock.into_iter().collect();
@@ -145,15 +140,15 @@ fn bare(lower: Lower, plan: &Plan, makers: &Makers<'_>) -> Result<Overlay> {
 
 /// A mount of the runtime's own that tells its end, where the overlay is not its own: an empty tmpfs with a watch on
 /// it or, where inotify is exhausted, a FUSE mount that the monitor serves. It goes below the overlay.
-pub fn end(announce: &Announce<'_>, name: &str) -> Result<(Option<OwnedFd>, OwnedFd)> {
+pub fn end(announce: &Announce<'_>, source: &str) -> Result<(Option<OwnedFd>, OwnedFd)> {
     let context = Context::new("tmpfs")?;
-    context.string("source", &source(name))?;
+    context.string("source", source)?;
     context.string("mode", "0755")?;
     context.string("size", "4k")?;
     let marker = context.mount(SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     match watch(&marker) {
         Some(watch) => Ok((Some(watch), marker)),
-        None => Ok((None, lower::marker(announce, name)?)),
+        None => Ok((None, lower::marker(announce, source)?)),
     }
 }
 
@@ -238,7 +233,7 @@ fn begin(plan: &Plan, changes: Option<&Changes>) -> Result<Context> {
         }
         other => other,
     })?;
-    context.string("source", &changes.map_or_else(|| SHARED.to_owned(), |_| source(&plan.name)))?;
+    context.string("source", changes.map_or(SHARED, |_| &plan.source))?;
     if changes.is_none_or(|changes| changes.user_marks) {
         context.flag("userxattr")?;
     }

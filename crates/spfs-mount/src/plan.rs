@@ -6,8 +6,10 @@ use std::path::PathBuf;
 /// Everything that makes one runtime's `/spfs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The runtime's name; shows as the source of the mounts.
+    /// The runtime's name.
     pub name: String,
+    /// The source of its mounts ([`crate::members::source`]).
+    pub source: String,
     /// How the files are shown: the first of these that can be mounted. One alone was asked for by name.
     pub strategies: Vec<Strategy>,
     /// The flat view of names and metadata.

@@ -26,7 +26,7 @@ use crate::redirect::redirect;
 use crate::sys::mount::{self, Context};
 use crate::sys::process::{self, Fork};
 use crate::view::{self, View};
-use crate::{BootId, SPFS, changes, image, lower, namespace, overlay, server};
+use crate::{BootId, SPFS, changes, image, lower, members, namespace, overlay, server};
 
 /// How long a probe may take before its child is killed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -151,6 +151,7 @@ impl Trial {
     pub fn strategy(&self, strategy: Strategy, editable: bool) -> Result<(), Refusal> {
         let plan = Plan {
             name: "doctor".to_owned(),
+            source: members::source("doctor", None),
             strategies: vec![strategy],
             view: self.view.clone(),
             payloads: self.payloads.clone(),
@@ -255,7 +256,7 @@ fn open_fuse() -> Result<OwnedFd> {
 fn mount_fuse() -> Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = Link::pair()?;
     let announce = Announce { monitor: &ours, server: Cell::new(None) };
-    let mounted = lower::marker(&announce, "doctor")?;
+    let mounted = lower::marker(&announce, &members::source("doctor", None))?;
     match theirs.receive()? {
         Message::Serve { fuse, .. } => Ok((mounted, fuse)),
         _ => Err(Error::MonitorGone),

@@ -28,6 +28,7 @@ mod lazy_ahead;
 mod lazy_clean;
 mod lazy_remotes;
 mod leftovers;
+mod members;
 mod nesting;
 mod posix;
 mod processes;

@@ -244,7 +244,7 @@ impl<'a> Engine<'a> {
 
     fn is_payload(&self, job: &Job<'_>, stat: &Stat) -> bool {
         let payload = rustix::fs::stat(self.repository.payload_path(&job.entry.object));
-        payload.is_ok_and(|payload| payload.st_ino == stat.st_ino)
+        payload.is_ok_and(|payload| (payload.st_dev, payload.st_ino) == (stat.st_dev, stat.st_ino))
     }
 
     fn copy(&self, job: &Job<'_>, did: Did) -> Result<Did> {

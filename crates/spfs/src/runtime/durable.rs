@@ -89,7 +89,7 @@ pub fn take(spfs: &Spfs, name: &str, force: bool) -> Result<(Record, AliveLock)>
 
 /// Checks the marks that a record bears of another host, and removes what a killed monitor left behind.
 fn take_over(spfs: &Spfs, found: Found, force: bool) -> Result<Record> {
-    let Found { record, dir, .. } = found;
+    let Found { mut record, dir, .. } = found;
     let host = &record.config.host;
     if record.status.running && *host != spfs.env.hostname && !force {
         let reason = format!("it is marked as running on {host}; --force, if you know that it is not");
@@ -98,6 +98,8 @@ fn take_over(spfs: &Spfs, found: Found, force: bool) -> Result<Record> {
     if dir.path.exists() {
         dir.remove()?;
     }
+    // Where a killed monitor noted that it lived means nothing now, least of all in another boot.
+    record.stopped();
     Ok(record)
 }
 

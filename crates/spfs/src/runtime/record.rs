@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use spfs_mount::members::{self, Members};
 use spfs_repo::Digest;
 
 use crate::error::{Error, Result};
@@ -66,6 +67,8 @@ pub struct RecordConfig {
     pub tmpfs_size: Option<String>,
     /// The mount namespace, as `mnt:[4026532345]`.
     pub mount_namespace: Option<String>,
+    /// What tells this start from all others, in the source of its mounts; earlier programs had none.
+    pub mark: Option<String>,
     /// Whether it and its changes stay when its processes have ended.
     pub durable: bool,
     /// Where a durable runtime keeps its changes and its record.
@@ -105,13 +108,19 @@ pub fn boot_text(boot: &[u8; 16]) -> String {
 }
 
 impl Record {
-    /// The number of the mount namespace, if it is mounted and the boot is still the same.
-    pub fn namespace(&self, boot_id: &str) -> Option<u64> {
+    /// Its processes, if it is mounted and the boot is still the same.
+    pub fn members(&self, boot_id: &str) -> Option<Members> {
         if self.config.boot_id != boot_id {
             return None;
         }
         let text = self.config.mount_namespace.as_deref()?;
-        text.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
+        let namespace = text.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()?;
+        Some(Members::new(namespace, members::source(&self.name, self.config.mark.as_deref())))
+    }
+
+    /// A mark for [`RecordConfig::mark`]: it stands in tables that people read, and only accidents are to be excluded.
+    pub fn new_mark() -> String {
+        spfs_repo::unique().simple().to_string()[..12].to_owned()
     }
 
     /// Nothing of it runs any more.

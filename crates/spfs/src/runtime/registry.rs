@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::process::Signal;
-use spfs_mount::inside;
+use spfs_mount::members::{self, Members};
 
 use super::dir::{self, RuntimeDir};
 use super::record::{Record, boot_text};
@@ -50,6 +49,21 @@ pub struct Found {
     pub dir: RuntimeDir,
 }
 
+impl Found {
+    /// Its processes, for who is to do something to them; `None` if it is not mounted.
+    ///
+    /// Errors: [`Error::Runtime`] if they cannot be told for certain: those of a program from before there were marks, once
+    /// there is no monitor any more that would know of the end of their namespace.
+    pub fn members(&self, spfs: &Spfs, action: &'static str) -> Result<Option<Members>> {
+        if self.state == State::Unmonitored && self.record.config.mark.is_none() {
+            let reason = "its monitor was killed, and as it was started by an earlier spfs, which processes are its own is not \
+                          certain; end them by hand";
+            return Err(Error::Runtime { action, name: self.record.name.clone(), reason: reason.to_owned() });
+        }
+        Ok(self.record.members(&boot_text(&spfs.env.boot()?)))
+    }
+}
+
 /// Why and how a runtime may be removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Removal {
@@ -81,7 +95,7 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
     }
     let dir = live_dir(spfs, name)?;
     if dir.record_path().exists() {
-        match look(spfs, dir.clone(), &inside::inhabited(), Instant::now() + MOMENT) {
+        match look(spfs, dir.clone(), &members::inhabited(), Instant::now() + MOMENT) {
             // It went while we looked.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             found => return found,
@@ -102,17 +116,17 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>, deadline: Instant) -> Result<Found> {
     let mut record = dir.load()?;
-    let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
+    let members = record.members(&boot_text(&spfs.env.boot()?));
     let mut alive = dir.is_alive();
-    let inside = |id: u64| inhabited.contains(&id) && (alive || !inside::members(id, &record.name).is_empty());
-    let members = namespace.is_some_and(inside);
+    let inside = |members: &Members| inhabited.contains(&members.namespace()) && (alive || members.exist());
+    let inhabited = members.as_ref().is_some_and(inside);
     // Nobody is left, and its monitor is putting it away: so would it look an instant later.
-    while alive && !members && (namespace.is_some() || !record.status.running) && Instant::now() < deadline {
+    while alive && !inhabited && (members.is_some() || !record.status.running) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
         record = dir.load()?;
         alive = dir.is_alive();
     }
-    let state = match (alive, members, record.config.durable) {
+    let state = match (alive, inhabited, record.config.durable) {
         (true, ..) => State::Running,
         (false, true, _) => State::Unmonitored,
         (false, false, true) => State::Saved,
@@ -123,20 +137,19 @@ fn look(spfs: &Spfs, dir: RuntimeDir, inhabited: &HashSet<u64>, deadline: Instan
 
 /// Whether what its monitor still lives for is only to put it away.
 fn is_ending(spfs: &Spfs, record: &Record) -> Result<bool> {
-    let was_mounted = record.namespace(&boot_text(&spfs.env.boot()?)).is_some();
+    let was_mounted = record.members(&boot_text(&spfs.env.boot()?)).is_some();
     Ok((was_mounted || !record.status.running) && !has_members(spfs, record)?)
 }
 
 /// Whether any process is left in the runtime's namespace.
 pub fn has_members(spfs: &Spfs, record: &Record) -> Result<bool> {
-    let namespace = record.namespace(&boot_text(&spfs.env.boot()?));
-    Ok(namespace.is_some_and(|id| !inside::members(id, &record.name).is_empty()))
+    Ok(record.members(&boot_text(&spfs.env.boot()?)).is_some_and(|members| members.exist()))
 }
 
 /// All runtimes, by name. What nothing lives of any more is removed on the way.
 pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
     let mut all = Vec::new();
-    let (inhabited, deadline) = (inside::inhabited(), Instant::now() + MOMENT);
+    let (inhabited, deadline) = (members::inhabited(), Instant::now() + MOMENT);
     let live = spfs.dirs.run()?.join("runtimes");
     dir::sweep(&live);
     for name in names(&live)? {
@@ -267,19 +280,16 @@ pub fn remove(spfs: &Spfs, name: &str, removal: Removal) -> Result<()> {
         super::durable::forget(spfs, name)?;
         dir::remove(durable)?;
     }
-    found.dir.remove()
+    // Not one that has been started under this name meanwhile.
+    bury(spfs, &found.dir)
 }
 
 /// Kills everything in a runtime and waits until its monitor has seen the end.
 fn end(spfs: &Spfs, found: &Found) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let (members, deadline) = (found.members(spfs, "end")?, Instant::now() + PATIENCE);
     loop {
-        let namespace = found.record.namespace(&boot_text(&spfs.env.boot()?));
-        let members = namespace.map(|id| inside::members(id, &found.record.name)).unwrap_or_default();
-        for member in &members {
-            let _ = rustix::process::kill_process(*member, Signal::KILL);
-        }
-        if members.is_empty() && !found.dir.is_alive() {
+        let killed = members.as_ref().is_some_and(Members::kill);
+        if !killed && !found.dir.is_alive() {
             return Ok(());
         }
         if Instant::now() > deadline {

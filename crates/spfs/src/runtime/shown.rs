@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use spfs_mount::namespace;
 use spfs_mount::plan::{Bind, Plan, Strategy, Upper};
+use spfs_mount::{members, namespace};
 use spfs_repo::{Digest, Progress};
 
 use super::images;
@@ -32,6 +32,7 @@ pub fn plan(spfs: &Spfs, record: &Record, cached: &CachedView) -> Result<Plan> {
     let bind = |live: &LiveBind| Bind { source: live.src.clone(), target: live.dest.clone() };
     Ok(Plan {
         name: record.name.clone(),
+        source: members::source(&record.name, record.config.mark.as_deref()),
         strategies: strategies(spfs, cached, lazy)?,
         view: cached.path.clone(),
         payloads: spfs.local.payload_dir().to_owned(),

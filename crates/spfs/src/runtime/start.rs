@@ -179,6 +179,7 @@ fn record(spfs: &Spfs, request: &StartRequest, undo: &mut Undo) -> Result<(Recor
     }
     record.config.host.clone_from(&spfs.env.hostname);
     record.config.boot_id = boot_text(&spfs.env.boot()?);
+    record.config.mark = Some(Record::new_mark());
     if let Some(editable) = request.editable {
         record.status.editable = editable;
     }
