@@ -4,6 +4,7 @@
 //! would cost every start.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -12,8 +13,8 @@ use clap_complete::CompleteEnv;
 
 use crate::commands::{self, Entry};
 use crate::context::Context;
-use crate::errors::Result;
-use crate::style::{END, HINT};
+use crate::errors::{self, Result};
+use crate::output::Output;
 use crate::usage;
 
 /// The variable through which a shell asks for completions; set by the scripts of `spfs completion`.
@@ -116,25 +117,27 @@ fn is_overview(error: &clap::Error, words: &[OsString]) -> bool {
 fn print_overview(missing_command: bool) -> ExitCode {
     let text = commands::help::overview();
     if missing_command {
-        anstream::eprint!("{text}");
-        return ExitCode::from(2);
+        errors::tell(&text);
+        return ExitCode::from(errors::USAGE);
     }
-    anstream::print!("{text}");
-    ExitCode::SUCCESS
+    show(&text).unwrap_or_else(|failure| failure.report())
+}
+
+/// Prints a help text.
+fn show(text: &str) -> Result<ExitCode> {
+    let mut out = Output::text();
+    out.write_all(text.as_bytes())?;
+    out.finish()
 }
 
 /// Prints a help text or a usage error of clap's, and says with which code to end.
 fn report(error: &clap::Error, words: &[OsString]) -> ExitCode {
-    if let Err(failed) = error.print() {
-        return crate::errors::Failure::from(crate::output::stdout_error(failed)).report();
-    }
+    let text = error.render().ansi().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ExitCode::SUCCESS;
+        return show(&text).unwrap_or_else(|failure| failure.report());
     }
-    if let Some(hint) = usage::hint(words) {
-        anstream::eprintln!("\n{HINT}hint:{END} {hint}");
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    errors::refuse(text, usage::hint(words));
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(errors::USAGE))
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! What every command gets: how much to say and where, and the opened spfs.
 
 use std::cell::OnceCell;
-use std::io::Write as _;
 
 use spfs::{Config, Env, Spfs};
 
-use crate::errors::{Result, warn};
+use crate::errors::{Result, tell, warn};
 use crate::hints;
 use crate::output::Output;
 use crate::progress::{Bar, Style};
@@ -54,8 +53,7 @@ impl Context {
 
     /// A remark on standard error: what was done, for people. Scripts read standard output.
     pub fn remark(&self, message: impl std::fmt::Display) {
-        // Nobody to tell is no reason to fail.
-        let _ = writeln!(anstream::stderr(), "{message}");
+        tell(&format!("{message}\n"));
     }
 
     /// A remark that is only made with `-v`.

@@ -56,8 +56,7 @@ impl Failure {
         if self.is_closed_pipe() {
             return ExitCode::from(CLOSED_PIPE);
         }
-        // If standard error is gone too there is nobody left to tell.
-        let _ = io::Write::write_all(&mut anstream::stderr().lock(), self.render().as_bytes());
+        tell(&self.render());
         ExitCode::from(self.code)
     }
 
@@ -117,15 +116,19 @@ const LONGEST: usize = 4000;
 
 /// A message with its control characters shown, line by line; of an absurdly long one the beginning and the end.
 fn safe(message: &str) -> String {
-    let safe = message.lines().map(printable).collect::<Vec<_>>().join("\n    ");
-    let mut starts = safe.char_indices().map(|(at, _)| at);
+    shortened(message.lines().map(printable).collect::<Vec<_>>().join("\n    "))
+}
+
+/// Of an absurdly long text the beginning and the end.
+fn shortened(text: String) -> String {
+    let mut starts = text.char_indices().map(|(at, _)| at);
     let count = starts.clone().count();
     if count <= LONGEST {
-        return safe;
+        return text;
     }
     let (first, last) = (starts.nth(LONGEST / 2), starts.nth(count - LONGEST - 1));
-    let (first, last) = (first.unwrap_or(safe.len()), last.unwrap_or(safe.len()));
-    format!("{} […] {}", &safe[..first], &safe[last..])
+    let (first, last) = (first.unwrap_or(text.len()), last.unwrap_or(text.len()));
+    format!("{} […] {}", &text[..first], &text[last..])
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
@@ -136,7 +139,19 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
 
 /// Prints a warning to standard error: something is odd, and we go on.
 pub fn warn(message: &str) {
-    anstream::eprintln!("{}warning:{} {}", style::WARNING, style::END, safe(message));
+    tell(&format!("{}warning:{} {}\n", style::WARNING, style::END, safe(message)));
+}
+
+/// Prints what clap has against a command line, and what to type instead.
+pub fn refuse(refusal: String, hint: Option<String>) {
+    let end = style::END;
+    let hint = hint.map_or_else(String::new, |hint| format!("\n{}hint:{end} {}\n", style::HINT, safe(&hint)));
+    tell(&(shortened(refusal) + &hint));
+}
+
+/// Writes to standard error, all at once. If that takes nothing there is nobody left to tell, which is no reason to fail.
+pub fn tell(text: &str) {
+    let _ = io::Write::write_all(&mut anstream::stderr().lock(), text.as_bytes());
 }
 
 #[cfg(test)]

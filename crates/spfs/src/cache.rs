@@ -39,6 +39,7 @@ pub struct CachePlan {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CacheFile {
     /// Its names.
+    #[serde(serialize_with = "crate::json_path::list::serialize")]
     pub paths: Vec<PathBuf>,
     /// Its size on disk, in bytes.
     pub bytes: u64,

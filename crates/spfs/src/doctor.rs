@@ -192,17 +192,14 @@ fn weight(facility: Facility) -> Status {
 /// Each backend with a tiny environment of its own.
 fn backends(spfs: &Spfs) -> Vec<Finding> {
     let all = ["image", "server", "render", "fuse"];
-    let made = Scratch::make(spfs.local.root()).and_then(|payloads| {
+    let made = Scratch::make_or_among_records(spfs, spfs.local.root()).and_then(|payloads| {
         let cache = spfs.dirs.cache_sub("images");
-        let cache = match &cache {
-            Some(cache) => Scratch::make(cache)?,
-            None => Scratch::make(spfs.local.root())?,
-        };
-        let trial = Trial::make(&payloads.0, &cache.0, &spfs.env.boot()?)?;
+        let cache = Scratch::make_or_among_records(spfs, cache.as_deref().unwrap_or(spfs.local.root()))?;
+        let trial = Trial::make(&payloads.0.0, &cache.0.0, &spfs.env.boot()?)?;
         Ok((payloads, cache, trial))
     });
-    let (_payloads, _cache, trial) = match &made {
-        Ok((payloads, cache, trial)) => (payloads, cache, trial),
+    let ((_payloads, no_storage), (_cache, no_cache), trial) = match &made {
+        Ok(made) => made,
         Err(error) => return all.map(|name| Finding::error(name, Status::Missing, error)).into(),
     };
     let no_overlay = probe::facility(Facility::Overlay).is_err();
@@ -215,6 +212,15 @@ fn backends(spfs: &Spfs) -> Vec<Finding> {
                 status: Status::Unused,
                 ..Finding::ok(name, "only root of the machine may mount an image")
             };
+        }
+        // Images are kept in the cache, and renders in the store.
+        let homeless = match name {
+            "image" => no_cache.as_ref(),
+            "render" => no_storage.as_ref(),
+            _ => None,
+        };
+        if let Some(error) = homeless {
+            return Finding::error(name, Status::Missing, error);
         }
         match trial.strategy(strategy.clone(), true) {
             Ok(()) => Finding::ok(name, ""),
@@ -355,6 +361,9 @@ fn size(bytes: u64) -> String {
 /// What the names of our directories begin with.
 const SCRATCH: &str = "doctor-";
 
+/// What a trial writes at most, in bytes: where there is no room for it there is none for anything.
+const ROOM: usize = 64 << 10;
+
 /// An empty directory that is removed in the end.
 struct Scratch(PathBuf);
 
@@ -362,7 +371,20 @@ impl Scratch {
     fn make(below: &Path) -> Result<Scratch> {
         let path = below.join(format!("{SCRATCH}{}", spfs_repo::unique()));
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        Ok(Scratch(path))
+        let scratch = Scratch(path);
+        let file = scratch.0.join("room");
+        let written = fs::write(&file, [0; ROOM]).and_then(|()| fs::remove_file(&file));
+        written.map_err(Error::io("write", &file))?;
+        Ok(scratch)
+    }
+
+    /// The same, or where nothing can be written among the records, with the reason: what is in a store that is full or
+    /// read-only can be shown all the same.
+    fn make_or_among_records(spfs: &Spfs, below: &Path) -> Result<(Scratch, Option<Error>)> {
+        match Scratch::make(below) {
+            Ok(scratch) => Ok((scratch, None)),
+            Err(error) => Ok((Scratch::make(spfs.dirs.run()?)?, Some(error))),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod files;
 mod graph;
 pub mod info;
+mod json_path;
 pub mod lazy;
 pub mod live;
 pub mod merged;

@@ -15,8 +15,10 @@ pub(crate) const WHAT: &str = "live layer";
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LiveBind {
     /// The file or directory on the host: absolute, without symlinks.
+    #[serde(with = "crate::json_path")]
     pub src: PathBuf,
     /// Where it goes, relative to `/spfs`.
+    #[serde(with = "crate::json_path")]
     pub dest: PathBuf,
 }
 

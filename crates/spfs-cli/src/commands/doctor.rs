@@ -176,6 +176,10 @@ fn remedy(finding: &Finding, report: &Report) -> Option<String> {
             "as root: sysctl -w fs.inotify.max_user_instances=1024; until then FUSE is used instead".to_owned()
         }
         "records" => hints::RECORDS.to_owned(),
+        "storage" if finding.status == Status::Missing => {
+            "what is in it can be shown, nothing can be added; SPFS_STORAGE_ROOT=DIR keeps the repository elsewhere"
+                .to_owned()
+        }
         "storage" => "SPFS_STORAGE_ROOT=DIR keeps the repository elsewhere".to_owned(),
         "durable changes" => {
             "SPFS_STORAGE_DURABLE_DIR=DIR on a local disk (not NFS, not overlayfs) keeps them elsewhere; \
@@ -184,6 +188,10 @@ fn remedy(finding: &Finding, report: &Report) -> Option<String> {
         }
         "cache" => "each start makes its view anew; XDG_CACHE_HOME=DIR keeps caches elsewhere".to_owned(),
         "namespaces" => return None,
+        // The line of the cache says what can be done.
+        "image" if report.places.iter().any(|place| place.name == "cache" && place.status != Status::Ok) => {
+            return None;
+        }
         "image" => "it needs Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, and a cache on a disk of its own \
              (not tmpfs, not overlayfs)"
             .to_owned(),

@@ -54,7 +54,10 @@ pub fn enter(context: &Context, environment: &Environment, command: &[OsString])
     let request = StartRequest { origin, editable: environment.editable(), command: command.to_vec(), now };
     let prepared = runtime::prepare(spfs, request)?;
     if keep_unnamed {
-        warn(&format!("this runtime is kept under the name {0}; `spfs runtime rm {0}` removes it", prepared.name()));
+        let name = prepared.name();
+        warn(&format!(
+            "this runtime is kept under the name {name}; `spfs runtime rm --remove-durable {name}` removes it"
+        ));
     }
     context.detail(prepared.plan());
     let entered = {

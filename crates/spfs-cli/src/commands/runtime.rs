@@ -52,6 +52,9 @@ struct InfoArgs {
     /// Show all annotations, as JSON
     #[arg(long, alias = "all-annotations", conflicts_with = "get")]
     get_all: bool,
+    // It is JSON anyway; scripts that give `--json` to every command need not know.
+    #[arg(long, hide = true, conflicts_with = "get")]
+    json: bool,
 }
 
 /// List the runtimes that run, and those that are kept

@@ -101,6 +101,36 @@ fn places_that_cannot_be_used() {
 }
 
 #[test]
+fn a_store_that_takes_no_more() {
+    every_caller(|home| {
+        home.write("tree/a", "a\n");
+        home.commit("tree", "one");
+        let store = home.repository().to_str().unwrap().to_owned();
+        let full = format!(
+            "cp -a {store} /tmp/s; mount -t tmpfs -o size=200k,mode=755 none {store}
+            cp -a /tmp/s/. {store}; rm -r /tmp/s; cat /dev/zero > {store}/filler 2>/dev/null || true"
+        );
+        let read_only = format!("mount --bind {store} {store}; mount -o remount,bind,ro {store}");
+        for (prepare, reason) in [(full, "No space left on device"), (read_only, "Read-only file system")] {
+            let prepare = format!("mount -t tmpfs none /tmp; chmod 1777 /tmp\n{prepare}");
+            let report = json(examined(home, &prepare, "--json").ok());
+            assert_eq!(report["works"], true);
+            assert_eq!(report["backend"], if home.caller().is_root() { "image" } else { "server" });
+            let found = ["storage", "render"].map(|name| {
+                let list = if name == "render" { "backends" } else { "places" };
+                assert_eq!(status(&report, list, name), "missing");
+                report[list].as_array().unwrap().iter().find(|finding| finding["name"] == name).unwrap().clone()
+            });
+            assert!(found.iter().all(|finding| finding["detail"].as_str().unwrap().contains(reason)), "{found:?}");
+            let out = examined(home, &prepare, "");
+            out.ok()
+                .stdout_has("Environments work here")
+                .stdout_has("-> what is in it can be shown, nothing can be added");
+        }
+    });
+}
+
+#[test]
 fn a_cache_from_which_no_image_can_be_mounted() {
     if !Caller::all().contains(&Caller::Root) {
         return;

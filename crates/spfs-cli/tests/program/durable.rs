@@ -82,6 +82,19 @@ fn edits_after_a_reset_come_back() {
 }
 
 #[test]
+fn one_without_a_name_is_told_with_what_removes_it() {
+    every_caller(|home| {
+        let out = home.spfs_line("run --keep-runtime - -- true").run();
+        let told = out.ok().stderr.split('`').nth(1).unwrap_or_else(|| panic!("{out}"));
+        home.wait_for_the_end();
+        let name = home.spfs_line("runtime list -q").run().ok().text().to_owned();
+        assert_eq!(told, format!("spfs runtime rm --remove-durable {name}"));
+        home.sh(told).run().ok();
+        home.spfs_line("runtime list -q").run().ok().stdout_is("");
+    });
+}
+
+#[test]
 fn one_that_runs_is_not_entered_twice() {
     everywhere(|home| {
         let start = home.script("- --keep-runtime --runtime-name busy", "echo x > /spfs/x; echo ready; cat");
@@ -216,6 +229,37 @@ fn changes_survive_a_killed_monitor() {
         home.wait_for_the_end();
         home.spfs_line("run --rerun orphan -- cat /spfs/x").run().ok().stdout_is("x");
         remove(home, "orphan");
+    });
+}
+
+/// When its monitor was killed its record stays among those of the living; one of these must not hide all others.
+#[test]
+fn one_that_cannot_be_put_away_is_no_trouble_for_others() {
+    every_caller(|home| {
+        home.set("SPFS_STORAGE_ROOT", home.path("store").to_str().unwrap());
+        let record = home.run_dir().join("spfs/runtimes/lost");
+        let code = format!("cat {}/record.json > ~/record", record.display());
+        home.script("- --keep-runtime --runtime-name lost", &code).run().ok();
+        home.wait_for_the_end();
+        let left = format!("mkdir {0}; cp ~/record {0}/record.json", record.display());
+        home.sh(&format!("{left}; chmod 500 store/durable_edits/lost")).run().ok();
+        for _ in 0..2 {
+            home.spfs_line("runtime list -q").run().ok().stdout_is("lost").stderr_is("");
+            home.spfs_line("runtime info lost").run().ok();
+        }
+        home.sh("chmod 700 store/durable_edits/lost").run().ok();
+        home.spfs_line("runtime list -q").run().ok().stdout_is("lost");
+        assert!(!record.exists(), "it is put away as soon as that is possible");
+        // Its repository is gone, and another one in use.
+        home.sh("rm -r store").run().ok();
+        for command in ["runtime list", "clean", "run - -- true"] {
+            home.sh(&left).run().ok();
+            home.spfs_line(command).run().ok().stdout_lacks("lost").stderr_lacks("lost");
+            home.spfs_line("runtime info lost").run().code(1).stderr_has("unknown runtime");
+            home.wait_for_the_end();
+            home.spfs_line("runtime list").run().ok().stdout_is("");
+            assert!(!record.exists(), "{command}");
+        }
     });
 }
 

@@ -193,6 +193,20 @@ fn outputs_that_take_nothing() {
         home.sh(&format!("spfs {line} 2>&- >/dev/null <&-")).run().ok();
     }
     home.sh("spfs run one -- true <&- >&- 2>&-").run().ok();
+    // Help, and what is told beside the work: that nobody can be told is no reason to do it not, or otherwise.
+    for line in ["--help", "run --help", "--version"] {
+        home.sh(&format!("spfs {line} > /dev/full")).run().code(1).stderr_has(full).stderr_lacks("panicked");
+    }
+    for (line, code) in [("", 2), ("run one true", 2), ("nonesuch", 1), ("info nonesuch", 1)] {
+        home.sh(&format!("spfs {line} 2> /dev/full")).run().code(code).stdout_is("");
+        home.sh(&format!("exec 3>&1; {{ spfs {line} 2>&1 >/dev/null; echo $? >&3; }} | :"))
+            .run()
+            .ok()
+            .stdout_is(&code.to_string());
+    }
+    home.sh("SPFS_NONSENSE=1 spfs tags 2> /dev/full").run().ok().stdout_is("one");
+    home.sh("spfs run --keep-runtime - -- echo done 2> /dev/full").run().ok().stdout_is("done");
+    home.sh("spfs runtime rm --remove-durable $(spfs runtime list -q)").run().ok();
     // A reader that goes away after one line: no word of it, and the code that a shell shows for it.
     home.sh("mkdir many; cd many; seq 30000 | xargs touch").run().ok();
     home.commit("many", "many");

@@ -215,6 +215,12 @@ fn very_long_words_are_refused_in_words() {
     home.spfs(["tag", "one", &long]).run().code(2).stderr_has("a part is longer than 240 bytes");
     home.spfs(["run", "--runtime-name", &long, "-", "--", "true"]).run().code(1).stderr_has("invalid runtime name");
     home.spfs([long.as_str()]).run().code(1).stderr_has("there is no command");
+    // Neither is a line repeated that makes no sense, nor is what it says obeyed.
+    for words in [["tags", &long], ["run", &long], ["commit", &long], ["help", &long]] {
+        let out = home.spfs(words).run();
+        assert!(out.fails().stderr.len() < 20_000, "{} bytes for {}", out.stderr.len(), words[0]);
+    }
+    home.spfs(["run", "one", "\x1b[2J"]).run().code(2).stderr_has("-- '\\u{1b}[2J'");
     home.spfs(["ls", "one", &long]).run().code(1).stderr_has("no such file or directory");
     home.spfs(["run", &vec!["one"; 20_000].join("+"), "--", "true"]).run().code(1).stderr_has("more than 10000 items");
     // Deep rather than long: more than one system call takes.

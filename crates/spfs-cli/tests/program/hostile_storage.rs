@@ -352,3 +352,32 @@ fn a_directory_in_tmp_that_another_user_made() {
     assert!(Path::new("/tmp").exists());
     home.is_sound();
 }
+
+/// Records, which are JSON, must not lose a byte of any path.
+#[test]
+fn a_home_that_is_not_utf8() {
+    every_caller(|home| {
+        let code = r#"
+            cd ~; strange=$(printf 'caf\351'); mkdir -p $strange/live; cd $strange; export HOME=$PWD
+            unset XDG_DATA_HOME XDG_CACHE_HOME XDG_CONFIG_HOME
+            spfs run - -- sh -c 'echo a > /spfs/a; spfs info; spfs commit layer -q -t a >&2' | tail -1
+            spfs run --keep-runtime --runtime-name kept --edit a -- sh -c 'echo b > /spfs/b'
+            spfs runtime list -q
+            spfs run --rerun kept -- sh -c 'cat /spfs/a /spfs/b; spfs commit platform -q -t both >&2'
+            spfs runtime info kept | grep -o '"durable_dir.*'
+            spfs runtime rm --remove-durable kept
+            spfs run both -- sh -c 'spfs edit >&2; rm /spfs/a; spfs diff'
+            spfs run --backend render both -- ls /spfs
+            spfs render both out | grep -o '[^/]*/out'; cat out/b
+            echo 'api: spfs/v0/livelayer
+contents: [{bind: live, dest: live}]' > layer.spfs.yaml
+            echo live > live/file; spfs run both+./layer.spfs.yaml -- cat /spfs/live/file
+            spfs clean >&2; spfs check | tail -1; spfs runtime list -q"#;
+        let expected = " + /a\nkept\na\nb\n\"durable_dir\": \"HOME/caf\\u0000e9/.local/share/spfs/durable_edits/kept\",\n\
+            -/spfs/a\na\nb\ncaf\\u0000e9/out\nb\nlive\nNo issues found";
+        let out = home.sh(code).run();
+        let home_dir = home.home_dir();
+        assert_eq!(out.ok().stdout.trim_end().replace(home_dir.to_str().unwrap(), "HOME"), expected, "{out}");
+        home.wait_for_the_end();
+    });
+}

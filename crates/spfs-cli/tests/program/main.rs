@@ -23,6 +23,7 @@ mod hostile_storage;
 mod hostile_together;
 mod hostile_trees;
 mod identity;
+mod json;
 mod lazy;
 mod lazy_ahead;
 mod lazy_clean;

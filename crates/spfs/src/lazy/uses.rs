@@ -34,6 +34,7 @@ struct Note {
     /// The host on which it was last started.
     host: String,
     /// Where a durable runtime is kept.
+    #[serde(default, with = "crate::json_path::option")]
     durable_dir: Option<PathBuf>,
 }
 

@@ -65,6 +65,7 @@ pub struct Options<'a> {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Rendered {
     /// The directories.
+    #[serde(serialize_with = "crate::json_path::list::serialize")]
     pub paths_rendered: Vec<PathBuf>,
     /// What was done for them.
     pub render_summary: Summary,

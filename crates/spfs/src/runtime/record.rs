@@ -72,10 +72,13 @@ pub struct RecordConfig {
     /// Whether it and its changes stay when its processes have ended.
     pub durable: bool,
     /// Where a durable runtime keeps its changes and its record.
+    #[serde(with = "crate::json_path::option")]
     pub durable_dir: Option<PathBuf>,
     /// The upper directory of a durable runtime.
+    #[serde(with = "crate::json_path::option")]
     pub upper_dir: Option<PathBuf>,
     /// The work directory beside it.
+    #[serde(with = "crate::json_path::option")]
     pub work_dir: Option<PathBuf>,
     /// The boot during which it was last mounted; pids and namespaces mean nothing in another.
     pub boot_id: String,
@@ -84,6 +87,7 @@ pub struct RecordConfig {
     /// The user id of the caller.
     pub uid: u32,
     /// The repository, as a path.
+    #[serde(with = "crate::json_path")]
     pub repository: PathBuf,
     /// Live files and directories mounted over the view.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -147,7 +151,7 @@ impl Record {
 
     /// The record as JSON, for people and for the file.
     pub fn to_json(&self) -> String {
-        // Only maps with keys that are no strings, and broken writers, make this fail; there are none.
+        // Only maps with keys that are no strings, paths that are no text and broken writers make this fail; there are none.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }

@@ -98,6 +98,8 @@ pub fn find(spfs: &Spfs, name: &str) -> Result<Found> {
         match look(spfs, dir.clone(), &members::inhabited(), Instant::now() + MOMENT) {
             // It went while we looked.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            // With the repository that it was kept in, or by hand.
+            Ok(found) if found.state == State::Saved && is_lost(&found.record) => {}
             found => return found,
         }
     }
@@ -168,6 +170,7 @@ pub fn list(spfs: &Spfs) -> Result<Vec<Found>> {
                 super::durable::forget_ended(spfs, &name);
                 bury(spfs, &found.dir)?;
             }
+            State::Saved if is_lost(&found.record) => bury(spfs, &found.dir)?,
             State::Saved => all.push(settle(found)?),
             State::Running | State::Unmonitored => all.push(found),
         }
@@ -228,10 +231,17 @@ fn settle(mut found: Found) -> Result<Found> {
     };
     if let Some(_lock) = lock {
         found.record.stopped();
-        found.dir.save(&found.record)?;
-        found.dir.remove()?;
+        // Where it is kept may be full or read-only now: that is no reason not to list it, and all the others.
+        if found.dir.save(&found.record).is_ok() {
+            found.dir.remove()?;
+        }
     }
     Ok(found)
+}
+
+/// Whether the changes of a durable runtime are gone, with all that there was beside them.
+fn is_lost(record: &Record) -> bool {
+    record.config.durable_dir.as_ref().is_some_and(|home| matches!(home.try_exists(), Ok(false)))
 }
 
 /// The names in the directory of all durable runtimes, some of which may be other users'. One that is closed has none of
