@@ -115,7 +115,7 @@ pub enum Error {
         /// Relative to /spfs.
         path: String,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
     },
     /// A commit that would hold nothing.
     #[error("nothing to commit: {reason}")]
@@ -149,8 +149,8 @@ impl Error {
     }
 
     /// An [`Error::Path`].
-    pub fn path(path: impl Into<String>, reason: &'static str) -> Self {
-        Error::Path { path: path.into(), reason }
+    pub fn path(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Path { path: path.into(), reason: reason.into() }
     }
 
     /// An [`Error::Invalid`].

@@ -96,7 +96,7 @@ fn directory<'a>(merged: &'a Merged, path: &str) -> Result<MergedDir<'a>> {
     if path.is_empty() {
         return Ok(merged.root());
     }
-    let item = merged.lookup(path)?.ok_or_else(|| Error::path(path, "no such file or directory"))?;
+    let Some(item) = merged.lookup(path)? else { return Err(missing(merged, path)?) };
     item.dir.ok_or_else(|| Error::path(path, "is not a directory"))
 }
 
@@ -119,10 +119,23 @@ pub fn payload_at(merged: &Merged, path: &str) -> Result<Digest> {
     let item = if path.is_empty() { None } else { Some(merged.lookup(path)?) };
     match item {
         None => Err(Error::path(path, "is a directory")),
-        Some(None) => Err(Error::path(path, "no such file or directory")),
+        Some(None) => Err(missing(merged, path)?),
         Some(Some(item)) if item.dir.is_some() => Err(Error::path(path, "is a directory")),
         Some(Some(item)) => Ok(item.entry.object),
     }
+}
+
+/// What is said of a path that is not there: beside it there may be what was meant.
+fn missing(merged: &Merged, path: &str) -> Result<Error> {
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let beside = match merged.lookup(above)?.and_then(|item| item.dir) {
+        Some(dir) => dir.items()?,
+        None if above.is_empty() => merged.root().items()?,
+        None => Vec::new(),
+    };
+    let near = crate::similar::nearest(name, beside.iter().map(|item| item.entry.name.as_str()));
+    let near = near.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    Ok(Error::path(path, format!("no such file or directory{near}")))
 }
 
 /// The content of one payload, checked as it is read.

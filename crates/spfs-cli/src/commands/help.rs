@@ -53,7 +53,10 @@ fn of(name: &str) -> Result<String> {
     let texts: Vec<String> = command.into_iter().chain(topic).collect();
     if texts.is_empty() {
         let topics: Vec<&str> = TOPICS.iter().map(|(topic, _)| *topic).collect();
-        return Err(Failure::new(format!("no command and no topic is called {name:?}"))
+        let names = ALL.iter().map(|entry| entry.name).chain(topics.iter().copied());
+        let near =
+            spfs::similar::nearest(name, names).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        return Err(Failure::new(format!("no command and no topic is called {name:?}{near}"))
             .hint(format!("the topics are {}; `spfs help` lists the commands", topics.join(", "))));
     }
     Ok(texts.join("\n"))

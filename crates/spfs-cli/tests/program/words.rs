@@ -423,6 +423,7 @@ fn manual_pages_of_every_command() {
     home.spfs_line("man pages").run().ok().stdout_is("");
     let page = std::fs::read_to_string(home.path("pages/spfs-run.1")).unwrap();
     assert!(page.contains(".SH SYNOPSIS") && page.contains("my\\-layer"), "{page}");
+    assert!(page.contains("\nspfs run [OPTIONS] [REF] \\-\\- <COMMAND>...\n"), "what can be typed: {page}");
     for command in ["spfs", "spfs-shell", "spfs-commit", "spfs-runtime-list"] {
         assert!(home.path(&format!("pages/{command}.1")).exists(), "{command}");
     }
