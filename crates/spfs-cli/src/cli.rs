@@ -5,10 +5,11 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::CompleteEnv;
 
 use crate::commands::{self, Entry};
@@ -59,12 +60,18 @@ pub fn command() -> Command {
         .action(ArgAction::Count)
         .global(true)
         .help("Show more of what is done; repeat for more");
+    // Shared by everything, and rarely wanted: in docs/configuration.md, not in each help.
+    let rare = |name: &'static str| Arg::new(name).long(name).global(true).hide(true);
+    let path = || value_parser!(PathBuf);
     Command::new("spfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Isolate, capture and share software environments under /spfs")
         .disable_help_subcommand(true)
         .allow_external_subcommands(true)
         .arg(verbose)
+        .arg(rare("log-file").value_name("FILE").value_parser(path()))
+        .arg(rare("timestamp").action(ArgAction::SetTrue))
+        .arg(rare("wrap-origin").value_name("PATH").value_parser(path()))
         .subcommands(commands::ALL.iter().map(Entry::command))
 }
 
@@ -80,8 +87,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
     match matches.remove_subcommand() {
         Some((name, matches)) => match commands::find(&name) {
             Some(entry) => {
+                start_log(&matches);
                 let verbose = verbose.max(matches.get_count("verbose")).max(logged(std::env::var("SPFS_LOG").ok()));
-                Line::Run(Chosen { entry, matches }, Context::new(verbose))
+                let outer = matches.get_one::<PathBuf>("wrap-origin").cloned();
+                Line::Run(Chosen { entry, matches }, Context::new(verbose, outer))
             }
             None => {
                 let arguments = matches.get_many::<OsString>("").unwrap_or_default().cloned().collect();
@@ -90,6 +99,16 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Line {
         },
         None => Line::Done(print_overview(true)),
     }
+}
+
+/// Begins what `--log-file` and `--timestamp`, or their variables, ask for.
+fn start_log(matches: &ArgMatches) {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let file = matches.get_one::<PathBuf>("log-file").cloned().or_else(|| variable("SPFS_LOG_FILE").map(PathBuf::from));
+    let no =
+        |value: &OsString| ["0", "n", "no", "f", "false", "off"].contains(&&*value.to_string_lossy().to_lowercase());
+    let timestamp = matches.get_flag("timestamp") || variable("SPFS_LOG_TIMESTAMP").is_some_and(|value| !no(&value));
+    errors::log_to(file.as_deref(), timestamp);
 }
 
 /// What `SPFS_LOG` asks for, in `-v`s: existing SPFS knows it as a filter like `spfs=debug,info`.

@@ -1,10 +1,11 @@
 //! What every command gets: how much to say and where, and the opened spfs.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 
 use spfs::{Config, Env, Spfs};
 
-use crate::errors::{Result, tell, warn};
+use crate::errors::{Failure, Result, USAGE, tell, warn};
 use crate::hints;
 use crate::output::Output;
 use crate::progress::{Bar, Style};
@@ -13,13 +14,15 @@ use crate::progress::{Bar, Style};
 pub struct Context {
     /// How often `-v` was given.
     pub verbose: u8,
+    /// What `--wrap-origin` puts before the origin.
+    outer: Option<PathBuf>,
     spfs: OnceCell<Spfs>,
 }
 
 impl Context {
-    /// The context for a command line with `verbose` times `-v`.
-    pub fn new(verbose: u8) -> Self {
-        Context { verbose, spfs: OnceCell::new() }
+    /// The context for a command line with `verbose` times `-v`, and `--wrap-origin` with this path.
+    pub fn new(verbose: u8, outer: Option<PathBuf>) -> Self {
+        Context { verbose, outer, spfs: OnceCell::new() }
     }
 
     /// The local repository and all that belongs to it, opened when first asked for. Odd configuration is warned about
@@ -34,7 +37,10 @@ impl Context {
 
     /// The same, opened for whoever needs one of their own.
     pub fn open(&self) -> Result<Spfs> {
-        let (env, config) = surroundings()?;
+        let (env, mut config) = surroundings()?;
+        if let Some(outer) = &self.outer {
+            config.wrap_origin(outer).map_err(|error| Failure::from(error).code(USAGE))?;
+        }
         let mut spfs = Spfs::open(env, config)?;
         spfs.warn = |warning| warn(&warning.to_string());
         hints::local_is(spfs.local.root());

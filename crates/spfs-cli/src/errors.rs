@@ -2,8 +2,11 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::output::{StdoutError, printable};
 use crate::{hints, style};
@@ -149,9 +152,40 @@ pub fn refuse(refusal: String, hint: Option<String>) {
     tell(&(shortened(refusal) + &hint));
 }
 
+/// What `--log-file` and `--timestamp` ask for.
+struct Log {
+    file: Option<File>,
+    timestamp: bool,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// From here on, what is told is written to `file`, too, always with the time; with `timestamp` it is told with the time.
+pub fn log_to(file: Option<&Path>, timestamp: bool) {
+    let opened = file.map(File::create).transpose();
+    let failed = opened.as_ref().err().map(ToString::to_string);
+    // The command line is read once.
+    let _ = LOG.set(Log { file: opened.unwrap_or_default(), timestamp });
+    if let (Some(file), Some(failed)) = (file, failed) {
+        warn(&format!("nothing is written to the log file {}: {failed}", file.display()));
+    }
+}
+
 /// Writes to standard error, all at once. If that takes nothing there is nobody left to tell, which is no reason to fail.
 pub fn tell(text: &str) {
-    let _ = io::Write::write_all(&mut anstream::stderr().lock(), text.as_bytes());
+    let log = LOG.get();
+    let stamped = log.filter(|log| log.timestamp || log.file.is_some()).map(|_| stamped(text));
+    if let (Some(mut file), Some(text)) = (log.and_then(|log| log.file.as_ref()), &stamped) {
+        let _ = file.write_all(anstream::adapter::strip_str(text).to_string().as_bytes());
+    }
+    let text = stamped.as_deref().filter(|_| log.is_some_and(|log| log.timestamp)).unwrap_or(text);
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The same lines, each with the time before it.
+fn stamped(text: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    text.lines().map(|line| format!("{now} {line}\n")).collect()
 }
 
 #[cfg(test)]

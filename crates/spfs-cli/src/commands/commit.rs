@@ -54,6 +54,8 @@ pub struct Args {
     // What is always so: each file is hashed as it is stored, and the walk is within any limit.
     #[arg(long, hide = true)]
     hash_while_committing: bool,
+    #[arg(long, hide = true)]
+    hash_first: bool,
     #[arg(long, hide = true, value_name = "N")]
     max_concurrent_branches: Option<usize>,
     /// With --path or --ref: put it into this repository instead of the local one

@@ -46,6 +46,21 @@ fn what_is_unknown_is_named_by_every_verb() {
 }
 
 #[test]
+fn what_is_nearly_right_is_suggested_everywhere() {
+    let (home, _) = with_a_layer();
+    for (line, near) in [
+        ("ls one A", "; did you mean a?"),
+        ("read one ab", "; did you mean a?"),
+        ("help enviroments", "; did you mean environments?"),
+        ("info onee", "did you mean `one`?"),
+        ("comit", "did you mean `commit`?"),
+    ] {
+        home.spfs_line(line).run().code(1).stderr_has(near);
+    }
+    home.spfs_line("ls one nothing/like/it").run().code(1).stderr_lacks("did you mean");
+}
+
+#[test]
 fn what_is_malformed_is_said_with_the_reason() {
     let (home, _) = with_a_layer();
     let table = [

@@ -98,6 +98,27 @@ fn what_is_lost_below_something_is_filled_in_when_asked_for() {
     });
 }
 
+/// As existing SPFS does it: what is pushed stays in the outer repository, what is pulled comes from both.
+#[test]
+fn an_origin_that_is_wrapped() {
+    every_caller(|home| {
+        home.write("tree/a", "a\n");
+        home.write("more/b", "b\n");
+        home.commit("tree", "one");
+        home.spfs_line("push one --wrap-origin outer").run().code(2).stderr_has("there is none to wrap");
+        home.sh("spfs init repo $PWD/far; spfs remote add origin $PWD/far; spfs push one").run().ok();
+        home.commit("more", "two");
+        home.spfs_line("push two --wrap-origin outer").run().ok();
+        home.spfs_line("tags -r ./far").run().ok().stdout_is("one");
+        home.spfs_line("tags -r ./outer").run().ok().stdout_is("two");
+        home.set("SPFS_STORAGE_ROOT", home.path("empty").to_str().unwrap());
+        home.spfs_line("pull two").run().code(1).stderr_has("unknown reference");
+        home.spfs_line("--wrap-origin outer run one+two -- cat /spfs/a /spfs/b").run().ok().stdout_is("a\nb");
+        home.spfs_line("tags -r origin --wrap-origin outer").run().ok().stdout_is("one\ntwo");
+        home.spfs_line("tags -r remoteorigin --wrap-origin outer").run().ok().stdout_is("one");
+    });
+}
+
 #[test]
 fn chains_by_name_and_by_address() {
     every_caller(|home| {

@@ -430,6 +430,32 @@ fn manual_pages_of_every_command() {
     home.sh("man -l pages/spfs-run.1 2>/dev/null || true").run().ok();
 }
 
+/// Each line of a log has the time; the file holds what is told besides, and never more than one command's.
+#[test]
+fn what_is_told_can_be_logged() {
+    let home = home();
+    let is_stamped = |line: &str| line.len() > 28 && line.as_bytes()[26] == b'Z' && line.starts_with("20");
+    let read = || std::fs::read_to_string(home.path("log")).unwrap();
+    for (options, variable) in [("--log-file log", ""), ("", "SPFS_LOG_FILE=log ")] {
+        let out = home.sh(&format!("{variable}spfs {options} info nonesuch")).run();
+        out.code(1).stderr_has("error: unknown reference");
+        let log = read();
+        assert!(log.lines().all(is_stamped) && log.lines().count() == out.stderr.lines().count(), "{log}");
+    }
+    home.spfs_line("tags --log-file log --timestamp").run().ok().stdout_is("").stderr_is("");
+    assert_eq!(read(), "");
+    for (options, variable) in [("--timestamp", ""), ("", "SPFS_LOG_TIMESTAMP=true ")] {
+        let out = home.sh(&format!("{variable}spfs {options} info nonesuch")).run();
+        assert!(out.code(1).stderr.lines().all(is_stamped), "{out}");
+    }
+    home.sh("SPFS_LOG_FILE= SPFS_LOG_TIMESTAMP=0 spfs info x")
+        .run()
+        .code(1)
+        .stderr_has("error: ")
+        .stderr_lacks("Z error");
+    home.spfs_line("--log-file /proc/none tags").run().ok().stderr_has("nothing is written to the log file /proc/none");
+}
+
 #[test]
 fn throwing_changes_away_is_asked_for_on_a_terminal() {
     let home = home();

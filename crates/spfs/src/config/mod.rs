@@ -179,6 +179,26 @@ impl Config {
         Checked { files, errors, warnings }
     }
 
+    /// `origin` becomes a chain: the repository in the directory `outer`, made if it is missing, before what was the
+    /// origin, which is called `remoteorigin` then.
+    pub fn wrap_origin(&mut self, outer: &Path) -> Result<()> {
+        let Some(origin) = self.remotes.remove("origin") else {
+            return Err(Error::invalid("remote", "origin", "none is configured, so there is none to wrap"));
+        };
+        let scheme = |name: &str| Some(name.to_owned());
+        let options = [("path", Value::Path(outer.to_owned())), ("create", Value::Bool(true))];
+        let outer = Remote { scheme: scheme("fs"), options: owned(options), address: None };
+        let options = [
+            ("primary", Value::Text("outerrepo".to_owned())),
+            ("secondary", Value::List(vec!["remoteorigin".to_owned()])),
+        ];
+        let chain = Remote { scheme: scheme("proxy"), options: owned(options), address: None };
+        self.remotes.extend(
+            [("remoteorigin", origin), ("outerrepo", outer), ("origin", chain)].map(|(k, v)| (k.to_owned(), v)),
+        );
+        Ok(())
+    }
+
     fn settle(env: &Env, mut loaded: load::Loaded) -> Result<Self> {
         for (name, (value, origin)) in &mut loaded.settings {
             if let Value::Path(path) = value {
@@ -339,6 +359,10 @@ fn format(strategy: Option<String>, encoding: Option<String>) -> Format {
             _ => Encoding::default(),
         },
     }
+}
+
+fn owned<const N: usize>(options: [(&str, Value); N]) -> BTreeMap<String, Value> {
+    options.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 fn read_remotes(settings: &BTreeMap<String, (Value, Origin)>, warnings: &mut Vec<Warning>) -> BTreeMap<String, Remote> {
