@@ -27,7 +27,17 @@ fn corrected(words: &[OsString]) -> Option<String> {
         return None;
     }
     // The first word that is neither an option nor the value of one is the reference; the command follows it.
-    let takes_value = |word: &str| matches!(word, "--runtime-name" | "--rerun" | "--annotation" | "--annotation-file");
+    const WITH_VALUE: &[&str] = &[
+        "--runtime-name",
+        "--rerun",
+        "--annotation",
+        "--annotation-file",
+        "-r",
+        "--remote",
+        "--backend",
+        "--wrap-origin",
+    ];
+    let takes_value = |word: &str| WITH_VALUE.contains(&word);
     let mut rerun = false;
     let mut rest = at + 1;
     while rest < words.len() && words[rest].starts_with('-') && words[rest].len() > 1 {
