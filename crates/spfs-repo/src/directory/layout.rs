@@ -106,6 +106,21 @@ impl Store {
         }
     }
 
+    /// Fails if this is not what stands at its path any more.
+    pub fn check_place(&self) -> Result<()> {
+        let there = rustix::fs::stat(&self.path).map_err(Error::io("find", &self.path))?;
+        // Elsewhere the numbers of files may change while they are open.
+        if self.medium != Medium::Local {
+            return Ok(());
+        }
+        let opened = rustix::fs::fstat(&self.fd).map_err(Error::io("find", &self.path))?;
+        if (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino) {
+            return Ok(());
+        }
+        let reason = "another repository stands there since this one was opened";
+        Err(Error::io("find", &self.path)(std::io::Error::other(reason)))
+    }
+
     /// Removes `digest`; one that is not here is no error.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, StoreName::of(digest).as_str(), AtFlags::empty()) {

@@ -190,8 +190,11 @@ impl Directory {
         Ok((bytes, path))
     }
 
-    fn tags(&self) -> tags::TagStore<'_> {
-        tags::TagStore::new(self)
+    /// The tags, which are found by name each time: they must be those of the stores that were opened once. Where a
+    /// repository was moved away or unmounted under a server, none of its tags is to be made in what is left there.
+    fn tags(&self) -> Result<tags::TagStore<'_>> {
+        self.inner.objects.check_place()?;
+        Ok(tags::TagStore::new(self))
     }
 }
 
@@ -267,31 +270,31 @@ impl Repository for Directory {
     }
 
     fn history(&self, name: &TagName) -> Result<Vec<Tag>> {
-        self.tags().history(name)
+        self.tags()?.history(name)
     }
 
     fn insert_tag(&self, tag: &Tag) -> Result<()> {
-        self.tags().insert(tag)
+        self.tags()?.insert(tag)
     }
 
     fn push_tag(&self, tag: &Tag) -> Result<Tag> {
-        self.tags().push(tag)
+        self.tags()?.push(tag)
     }
 
     fn list_tags(&self, folder: &str) -> Result<Vec<TagListing>> {
-        self.tags().list(folder)
+        self.tags()?.list(folder)
     }
 
     fn tag_names(&self) -> Result<Vec<TagName>> {
-        self.tags().names()
+        self.tags()?.names()
     }
 
     fn remove_tag(&self, tag: &Tag) -> Result<()> {
-        self.tags().remove(tag)
+        self.tags()?.remove(tag)
     }
 
     fn remove_tag_stream(&self, name: &TagName) -> Result<()> {
-        self.tags().remove_stream(name)
+        self.tags()?.remove_stream(name)
     }
 }
 

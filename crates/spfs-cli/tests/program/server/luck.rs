@@ -28,6 +28,35 @@ fn a_full_disk_is_said_and_nothing_breaks() {
 }
 
 #[test]
+fn a_repository_that_is_moved_away_is_missed() {
+    every_caller(|home| {
+        let server = Server::start(home, "");
+        let remote = format!("grpc://{}", server.address());
+        home.sh("mkdir tree; echo a > tree/a; spfs commit --path tree -t x; spfs tag x y").run().ok();
+        let push = |tag: &str| home.spfs(["push", "-r", &remote, tag]).run();
+        let missed = |reason: &str| {
+            home.spfs(["tags", "-r", &remote]).run().fails().stdout_is("").stderr_has(reason);
+            push("y").fails().stderr_has(reason);
+        };
+        push("x").ok();
+        home.sh("mv served away").run().ok();
+        missed("No such file");
+        // As where it was unmounted; and nothing was made there.
+        home.sh("mkdir served").run().ok();
+        missed("No such file");
+        home.sh("rmdir served; spfs init repo $PWD/served").run().ok();
+        missed("another repository stands there");
+        home.sh("rm -r served; mv away served").run().ok();
+        push("y").ok();
+        home.spfs(["tags", "-r", &remote]).run().ok().stdout_is("x\ny");
+        home.spfs_line("check -r ./served").run().ok();
+        home.sh("rm -r served").run().ok();
+        missed("No such file");
+        server.stop();
+    });
+}
+
+#[test]
 fn two_at_one_tag_are_both_kept() {
     every_caller(|home| {
         let server = Server::start(home, "");
