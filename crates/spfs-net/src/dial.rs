@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use crate::LONGEST_FILE;
 use crate::address::{Tls, Way};
 
 /// How long making a connection may take.
@@ -88,8 +89,8 @@ fn trust(tls: &Tls, protocol: &str) -> io::Result<ClientConfig> {
 
 fn add_file(roots: &mut RootCertStore, file: &Path) -> io::Result<()> {
     let wrong = |reason: String| io::Error::other(format!("{}: {reason}", file.display()));
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| wrong(e.to_string()))?;
-    for certificate in certificates {
+    let pem = spfs_repo::read_regular(file, LONGEST_FILE).map_err(|e| wrong(e.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
         roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
     }
@@ -195,7 +196,7 @@ impl Drop for Ssh {
 
 /// The token in `file`, for the header of every request.
 pub fn token(file: &Path) -> Result<http::HeaderValue> {
-    let text = std::fs::read_to_string(file).map_err(Error::io("read the token in", file))?;
+    let text = spfs_repo::read_text(file, LONGEST_FILE).map_err(Error::io("read the token in", file))?;
     let value = http::HeaderValue::try_from(format!("Bearer {}", text.trim()));
     let invalid = || Error::invalid("token file", file.display().to_string(), "it does not hold one line with a token");
     let mut value = value.ok().filter(|_| !text.trim().is_empty()).ok_or_else(invalid)?;

@@ -16,3 +16,6 @@ mod threads;
 
 pub use client::Client;
 pub use server::Server;
+
+/// The longest file of tokens, settings or certificates that makes sense, in bytes.
+pub(crate) const LONGEST_FILE: u64 = 16 << 20;

@@ -41,7 +41,7 @@ pub use object::{
 };
 pub use pinned::Pinned;
 pub use progress::{NoProgress, Progress};
-pub use regular::{open_regular, read_regular};
+pub use regular::{open_regular, read_regular, read_text};
 pub use repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 pub use tag::{Tag, TagName, TagSpec};
 pub use unique::unique;

@@ -1,7 +1,7 @@
 //! Files of places that others write to: never waited for, as opening a fifo would, and never read beyond what fits.
 
 use std::fs::File;
-use std::io::{Error, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -36,6 +36,12 @@ pub fn read_regular(path: &Path, longest: u64) -> Result<Vec<u8>> {
     read_whole(&open_regular(path)?, longest)
 }
 
+/// The same for a file of text.
+pub fn read_text(path: &Path, longest: u64) -> Result<String> {
+    String::from_utf8(read_regular(path, longest)?)
+        .map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
 /// Reads what is left of `file`, at most `longest` bytes.
 pub(crate) fn read_whole(file: &File, longest: u64) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
@@ -63,6 +69,9 @@ mod tests {
         let reason = |name: &str| read_regular(&path(name), 3).unwrap_err().to_string();
         std::fs::write(path("three"), "abc").unwrap();
         assert_eq!(read_regular(&path("three"), 3).unwrap(), b"abc");
+        assert_eq!(read_text(&path("three"), 3).unwrap(), "abc");
+        std::fs::write(path("bytes"), b"a\xff").unwrap();
+        assert!(read_text(&path("bytes"), 3).unwrap_err().to_string().contains("invalid utf-8"));
         std::fs::write(path("four"), "abcd").unwrap();
         assert_eq!(reason("four"), "it has 4 bytes, and 3 at most make sense");
         File::create(path("huge")).unwrap().set_len(1 << 40).unwrap();

@@ -125,7 +125,7 @@ fn configuration_files_and_variables() {
     for directory in [place.parent().unwrap(), place.parent().unwrap().parent().unwrap()] {
         home.own(directory, 0o755);
     }
-    let wrong: [(&[u8], &str); 6] = [
+    let wrong: [(&[u8], &str); 8] = [
         (b"[storage\nroot = 'x'\n", ":1:9: "),
         (
             b"[filesystem]\ntmpfs_size = ['a']\n",
@@ -133,7 +133,12 @@ fn configuration_files_and_variables() {
         ),
         (b"[filesystem]\ntmpfs_size = 'huge'\n", "\"huge\" is no size"),
         (b"[storage]\nroot = '/a'\nroot = '/b'\n", ":3:1: "),
-        (b"\xff\xfe", "valid UTF-8"),
+        (b"[storage]\nroot = '/\xff'\n", ":2:10: it is not UTF-8 text"),
+        (
+            b"[user]\nname = 2020-06-15 \n[cache]\nmax_size = 2020-06-15\n",
+            ":4:12: cache.max_size: \"2020-06-15\" is no size",
+        ),
+        (&[b' '; (1 << 20) + 1], "it has 1048577 bytes"),
         (b"[cache]\nmax_size = {a = 1}\n", "spfs.toml"),
     ];
     for (content, reason) in wrong {
@@ -153,10 +158,14 @@ fn configuration_files_and_variables() {
         .stdout_is("one")
         .stderr_has("warning: unknown key \"storag\"")
         .stderr_has("did you mean filesystem.tmpfs_size?");
+    for code in ["mkdir", "mkfifo", "ln -s /dev/zero"] {
+        home.sh(&format!("rm -rf ~/{file}; {code} ~/{file}")).run().ok();
+        home.spfs_line("tags").run().code(1).stderr_has(place.to_str().unwrap()).stderr_has("is not a regular file");
+        home.spfs_line("remote add x /x").run().code(1).stderr_has("is not a regular file");
+    }
+    home.sh(&format!("rm -rf ~/{file}; ln -s /dev/null ~/{file}")).run().ok();
+    home.spfs_line("tags").run().ok().stdout_is("one").stderr_is("");
     std::fs::remove_file(&place).unwrap();
-    std::fs::create_dir(&place).unwrap();
-    home.spfs_line("tags").run().code(1).stderr_has(place.to_str().unwrap()).stderr_has("Is a directory");
-    std::fs::remove_dir(&place).unwrap();
     let said = home.spfs_line("tags").env("SPFS_STORAGE_ROOTT", "x").env("SPFS_NONSENSE", "1").run();
     said.ok().stdout_is("one").stderr_has("unknown environment variable SPFS_NONSENSE");
     said.stderr_has("unknown environment variable SPFS_STORAGE_ROOTT; did you mean SPFS_STORAGE_ROOT?");

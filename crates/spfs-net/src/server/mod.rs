@@ -27,6 +27,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use http::Uri;
 use spfs_repo::{Error, Repository, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -109,6 +110,11 @@ impl Live {
         {
             let reason = "tokens would go over the network in plain text, for everyone on the way to read and use";
             return Err(Error::invalid("way to listen", address.to_string(), reason));
+        }
+        if let Some(root) = &options.payloads_root
+            && !root.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
+        {
+            return Err(Error::invalid("address of payloads", root, "write http://HOST:PORT/ or https://HOST:PORT/"));
         }
         let tokens = options.tokens.as_deref().map(tokens::Table::read).transpose()?;
         let tls = options.tls.as_ref().map(tls::load).transpose()?;

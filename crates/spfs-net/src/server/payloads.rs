@@ -36,7 +36,8 @@ fn failed(error: &Error) -> Response<AnyBody> {
     plain(status, &format!("{}\n", convert::with_causes(error)))
 }
 
-/// Fails where a payload becomes larger than allowed; compressed ones grow while they are read.
+/// Fails where a payload becomes larger than allowed; compressed ones grow while they are read. What cannot be read of it is
+/// invalid: that is no failure of ours.
 struct Most<R> {
     inner: R,
     left: u64,
@@ -44,7 +45,7 @@ struct Most<R> {
 
 impl<R: Read> Read for Most<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
+        let n = self.inner.read(buffer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
         Ok(n)
     }
@@ -81,6 +82,9 @@ pub async fn upload(asked: Asked, request: Request<Incoming>) -> Response<AnyBod
         }
         Ok(Err(Error::Io { source, .. })) if source.kind() == io::ErrorKind::FileTooLarge => {
             plain(StatusCode::PAYLOAD_TOO_LARGE, &format!("{most} bytes are the most that a payload may have here\n"))
+        }
+        Ok(Err(Error::Io { source, .. })) if source.kind() == io::ErrorKind::InvalidData => {
+            plain(StatusCode::BAD_REQUEST, &format!("the payload cannot be read: {source}\n"))
         }
         Ok(Err(error)) => failed(&error),
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n"),
@@ -240,10 +244,10 @@ async fn send(mut reader: PayloadReader, sender: mpsc::Sender<io::Result<Bytes>>
     }
 }
 
-/// The offset in `Range: bytes=N-`; other ranges are not understood and mean the whole.
+/// The offset in `Range: bytes=N-`; other ranges are not understood and mean the whole, and so does what no file reaches.
 fn range(request: &Request<Incoming>) -> Option<u64> {
     let text = request.headers().get(header::RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok().filter(|offset| i64::try_from(*offset).is_ok())
 }
 
 /// The first `Accept` line that is one of the two forms decides; each is compared whole.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use spfs_repo::{Error, Result};
 
 use super::{Limits, Options, TlsFiles};
+use crate::LONGEST_FILE;
 
 /// What a file of settings says. Paths in it are relative to the file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -49,7 +50,7 @@ struct LimitSettings {
 impl Settings {
     /// Reads a file of settings. Errors name it, and the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = spfs_repo::read_text(path, LONGEST_FILE).map_err(Error::io("read", path))?;
         let wrong = |reason: String| Error::invalid("settings of a server", path.display().to_string(), reason);
         let mut settings: Settings = toml::from_str(&text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
         settings.limits.check().map_err(wrong)?;

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use spfs_repo::{Error, Result};
 use tokio_rustls::TlsAcceptor;
 
+use crate::LONGEST_FILE;
+
 /// Where the certificate and its key are, both in PEM.
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -21,7 +23,7 @@ pub struct Files {
 /// Reads the files. Errors name the file.
 pub fn load(files: &Files) -> Result<TlsAcceptor> {
     let wrong = |path: &Path, reason: String| Error::invalid("TLS file", path.display().to_string(), reason);
-    let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
+    let read = |path: &Path| spfs_repo::read_regular(path, LONGEST_FILE).map_err(Error::io("read", path));
     let certs: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&read(&files.cert)?)
         .collect::<Result<_, _>>()
         .map_err(|e| wrong(&files.cert, e.to_string()))?;

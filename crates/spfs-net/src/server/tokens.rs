@@ -25,6 +25,8 @@ use sha2::{Digest as _, Sha256};
 use spfs_repo::{Error, Result};
 use subtle::ConstantTimeEq;
 
+use crate::LONGEST_FILE;
+
 /// What somebody may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -201,7 +203,7 @@ impl Table {
     ///
     /// Errors: what cannot be read, and everything that is not as it should be, by line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = spfs_repo::read_text(path, LONGEST_FILE).map_err(Error::io("read", path))?;
         Self::parse(&text).map_err(|reason| Error::invalid("file of tokens", path.display().to_string(), reason))
     }
 

@@ -28,13 +28,12 @@ impl UserFile {
         })?;
         let path = directory.join("spfs/spfs.toml");
         let path = std::fs::canonicalize(&path).unwrap_or(path);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let text = match super::files::read(&path)? {
+            Some(text) => text,
+            None => {
                 refuse_others(&path)?;
                 String::new()
             }
-            Err(error) => return Err(Error::io("read", &path)(error)),
         };
         // Through the reader of configurations first: its errors are the better ones.
         super::files::parse(&path, &text, super::files::Syntax::Toml)?;

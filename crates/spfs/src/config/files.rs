@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -26,6 +27,26 @@ pub(super) struct Contents {
     pub settings: BTreeMap<String, Value>,
     /// Names that mean nothing.
     pub unknown: Vec<String>,
+}
+
+/// The longest file that makes sense, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The text of the file at `path`; `None` if it is not there. A link to `/dev/null` in its place is an empty file.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    if std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null")) {
+        return Ok(Some(String::new()));
+    }
+    let bytes = match spfs_repo::read_regular(path, LONGEST) {
+        Ok(bytes) => bytes,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) => return Err(failed(path, None, &e.to_string())),
+    };
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let place = position(&String::from_utf8_lossy(good), good.len());
+        failed(path, Some(place), "it is not UTF-8 text")
+    })
 }
 
 /// Reads the text of the file at `path`. Errors name the file, the line and the column.
@@ -123,6 +144,11 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         if !is_table(self.path) {
+            // How the reader of TOML shows a date that stands without quotes.
+            if map.next_key::<String>()?.as_deref() == Some("$__toml_private_datetime") {
+                let date = map.next_value::<String>()?;
+                return self.add(|key| Value::from_text(key, &date));
+            }
             return Err(A::Error::custom(format!("{} is a value, not a table", self.path.join("."))));
         }
         while let Some(name) = map.next_key::<String>()? {

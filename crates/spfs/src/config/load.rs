@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -74,12 +73,10 @@ impl Loaded {
 
     /// Whether the file is there.
     fn read_file(&mut self, path: PathBuf, syntax: Syntax) -> Result<bool> {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
-            Err(e) => {
-                return self.wrong(Error::Config { place: Place::whole(path), reason: e.to_string() }).map(|()| true);
-            }
+        let text = match files::read(&path) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(false),
+            Err(error) => return self.wrong(error).map(|()| true),
         };
         self.files.push(path.clone());
         let contents = match files::parse(&path, &text, syntax) {

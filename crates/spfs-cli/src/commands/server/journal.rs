@@ -2,8 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
 
 use crate::errors::{Failure, Result};
 
@@ -32,8 +35,10 @@ impl Journal {
     }
 }
 
+/// Nobody waits for whoever reads the log: a pipe that is not read from is an error, one that is full loses lines.
 fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().append(true).create(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 impl spfs_net::server::Journal for Journal {

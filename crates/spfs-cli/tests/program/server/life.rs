@@ -32,6 +32,31 @@ fn it_says_where_it_listens_and_stops_when_told_to() {
         home.spfs(["server", "--listen", &taken]).run().fails().stderr_has("in use").stderr_has("hint:");
         home.spfs_line("server /some/where").run().fails().stderr_has("`spfs server -r /some/where`");
         home.spfs_line("server localhost:1").run().fails().stderr_has("write IP:PORT");
+        for root in ["ftp://host/", "host:80", "https://"] {
+            let said = home.spfs(["server", "--listen", "127.0.0.1:0", "--payloads-root", root]).run();
+            said.fails().stdout_is("").stderr_has("write http://HOST:PORT/");
+        }
+        server.stop();
+    });
+}
+
+/// Nothing that it is told to read or write to makes it wait, or use up the memory.
+#[test]
+fn files_that_are_none_are_said_at_the_start() {
+    every_caller(|home| {
+        home.sh("mkfifo fifo").run().ok();
+        for file in ["fifo", "/dev/zero"] {
+            for options in ["--tokens FILE", "--config FILE", "--tls-cert FILE --tls-key FILE"] {
+                let line = format!("server --listen 127.0.0.1:0 {}", options.replace("FILE", file));
+                home.spfs_line(&line).run().code(1).stdout_is("").stderr_has("it is not a regular file");
+            }
+            let remote = |parameter: &str| format!("tags -r grpcs://127.0.0.1:1?{parameter}={file}");
+            home.spfs_line(&remote("token_file")).run().code(1).stderr_has("it is not a regular file");
+        }
+        home.spfs_line("server --listen 127.0.0.1:0 --access-log fifo").run().code(1).stderr_has("No such device");
+        let server = Server::start(home, "");
+        let remote = format!("grpcs://{}?ca=/dev/zero", server.address());
+        home.spfs(["tags", "-r", &remote]).run().code(1).stderr_has("it is not a regular file");
         server.stop();
     });
 }
@@ -58,6 +83,17 @@ fn payloads_come_and_go_as_existing_clients_send_them() {
         let wrong = send(at, &head("POST", "/", None, "Content-Type: image/png\r\nContent-Length: 0\r\n"), b"");
         assert!(wrong.starts_with("HTTP/1.1 415"), "{wrong}");
         assert!(send(at, &head("PATCH", "/", None, ""), b"").starts_with("HTTP/1.1 405"));
+        // What cannot be read is the client's fault; a range that no file reaches is none.
+        let zipped = "Content-Type: application/x-bzip2\r\nContent-Length: 5\r\n";
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        for (more, body) in [(zipped, &b"BZhhh"[..]), (chunked, b"zz\r\n"), (chunked, b"3\r\nabcd\r\n0\r\n\r\n")] {
+            let wrong = send(at, &head("POST", "/", None, more), body);
+            assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("cannot be read"), "{wrong}");
+        }
+        for range in ["18446744073709551615-", "0-,1-", "-5", "5-2"] {
+            let whole = send(at, &head("GET", &format!("/{name}"), None, &format!("Range: bytes={range}\r\n")), b"");
+            assert!(whole.starts_with("HTTP/1.1 200") && whole.contains("content"), "{range}: {whole}");
+        }
         server.stop();
     });
 }
