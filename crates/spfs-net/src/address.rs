@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use spfs_repo::{Error, Result};
+use spfs_repo::{Error, Result, query};
 
 /// Where a server is and how it is spoken to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,9 +69,10 @@ impl Address {
         let invalid = |reason: &str| Error::invalid("address", text, reason);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| invalid("write grpc://HOST:PORT"))?;
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let parameters = query::parameters(query).map_err(|reason| invalid(&reason))?;
         let value = |wanted: &'static str| {
-            let mut parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
-            parameters.find(|(name, value)| *name == wanted && !value.is_empty()).map(|(_, value)| value)
+            let found = parameters.iter().find(|(name, value)| name == wanted && !value.is_empty());
+            found.map(|(_, value)| value.as_str())
         };
         let way = match scheme {
             "grpc" | "http2" => tcp(place, None).ok_or_else(|| invalid("write grpc://HOST:PORT"))?,
@@ -208,5 +209,8 @@ mod tests {
         assert_eq!(address.timeout, Some(Duration::from_millis(5)));
         assert_eq!((address.namespace.as_deref(), address.compress), (Some("n"), false));
         assert!(!Address::parse("grpc://127.0.0.1:1").unwrap().compress);
+        let odd = Address::parse("grpc://h?token_file=/a%26b%3Dc+d%25").unwrap();
+        assert_eq!(odd.token_file, Some(PathBuf::from("/a&b=c d%")));
+        assert!(Address::parse("grpc://h?token_file=%4").is_err());
     }
 }

@@ -199,7 +199,9 @@ pub fn token(file: &Path) -> Result<http::HeaderValue> {
     let text = spfs_repo::read_text(file, LONGEST_FILE).map_err(Error::io("read the token in", file))?;
     let value = http::HeaderValue::try_from(format!("Bearer {}", text.trim()));
     let invalid = || Error::invalid("token file", file.display().to_string(), "it does not hold one line with a token");
-    let mut value = value.ok().filter(|_| !text.trim().is_empty()).ok_or_else(invalid)?;
+    // Other bytes may stand in a header, and are understood by nobody there.
+    let is_token = !text.trim().is_empty() && text.is_ascii();
+    let mut value = value.ok().filter(|_| is_token).ok_or_else(invalid)?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod object;
 pub mod pinned;
 pub mod progress;
+pub mod query;
 pub mod reference;
 mod regular;
 pub mod repository;

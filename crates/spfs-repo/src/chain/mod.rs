@@ -23,6 +23,7 @@ use crate::codec::Encoded;
 use crate::digest::{Digest, DigestPrefix};
 use crate::error::{Error, Result};
 use crate::object::Object;
+use crate::query::encode;
 use crate::repository::{Batch, EachObject, EachPayload, PayloadReader, Repository, TagListing};
 use crate::tag::{Tag, TagName};
 
@@ -317,18 +318,6 @@ impl Batch for ChainBatch<'_> {
     fn finish(self: Box<Self>) -> Result<()> {
         self.inner.finish()
     }
-}
-
-/// An address as a value in the query of another one.
-fn encode(address: &str) -> String {
-    let mut text = String::with_capacity(address.len());
-    for c in address.chars() {
-        match c {
-            '%' | '&' | '#' | '+' | '=' | '?' | ' ' => text += &format!("%{:02X}", u32::from(c)),
-            c => text.push(c),
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use spfs_repo::query;
+
 use crate::config::{Remote, Value};
 use crate::error::{Error, Result};
 
@@ -96,7 +98,7 @@ impl Address {
     /// Reads `rest`, what follows the scheme of the URL `whole`. `more` are parameters from elsewhere, which are weaker.
     fn build(whole: &str, scheme: &str, rest: &str, more: Parameters) -> Result<Self> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut parameters = read_query(query).map_err(|reason| Error::invalid("address", whole, reason))?;
+        let mut parameters = query::parameters(query).map_err(|reason| Error::invalid("address", whole, reason))?;
         parameters.extend(more);
         match scheme {
             "file" | "tar" => Self::of_path(scheme, local_path(whole, path)?, &parameters, whole),
@@ -143,9 +145,9 @@ impl Address {
     fn server(scheme: &str, authority: &str, parameters: Parameters) -> Self {
         let known = Self::with(Kind::Server { address: String::new() }, &parameters);
         let own = parameters.iter().filter(|(name, _)| !matches!(name.as_str(), "when" | "tag_namespace" | "lazy"));
-        let query: Vec<String> = own.map(|(name, value)| format!("{name}={value}")).collect();
-        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-        Address { kind: Kind::Server { address: format!("{scheme}:{authority}{query}") }, ..known }
+        let query = query::query(own.map(|(name, value)| (name.as_str(), value.as_str())));
+        let mark = if query.is_empty() { "" } else { "?" };
+        Address { kind: Kind::Server { address: format!("{scheme}:{authority}{mark}{query}") }, ..known }
     }
 
     fn with(kind: Kind, parameters: &Parameters) -> Self {
@@ -208,36 +210,6 @@ fn flag(parameters: &Parameters, key: &str, default: bool, whole: &str) -> Resul
     }
 }
 
-/// `a=b&c=d`, with `+` for a space and `%XX` for bytes.
-fn read_query(query: &str) -> Result<Parameters, String> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
-}
-
-fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let hex = [rest.next(), rest.next()].map(|digit| digit.and_then(|d| char::from(d).to_digit(16)));
-                let [Some(high), Some(low)] = hex else {
-                    return Err(format!("in {text:?} a % is not followed by two hexadecimal digits"));
-                };
-                bytes.push((high * 16 + low) as u8);
-            }
-            other => bytes.push(other),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| format!("{text:?} is not UTF-8 once it is decoded"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -264,6 +236,7 @@ mod tests {
             ("file:a?lazy=yes", directory("a", false, true)),
             ("tar:/a.tar", Kind::Archive { path: "/a.tar".into() }),
             ("grpc://host:1?timeout_ms=5&lazy=true", plain("grpc://host:1?timeout_ms=5")),
+            ("grpcs://h?ca=/a%26b+c%25", plain("grpcs://h?ca=/a%26b%20c%25")),
             ("ssh://host/path", plain("ssh://host/path")),
             (
                 "proxy:?primary=origin&secondary[0]=b&secondary[1]=file:/c",

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use spfs_net::client::{Client, Options};
-use spfs_repo::{Archive, Chain, Directory, Lazy, Pinned, Repository, Result as RepoResult};
+use spfs_repo::{Archive, Chain, Directory, Lazy, Pinned, Repository, Result as RepoResult, query};
 
 use super::address::{Address, Kind, scheme};
 use crate::config::Config;
@@ -151,13 +151,13 @@ fn server(spfs: &Spfs, address: &str, namespace: Option<&str>) -> Result<Arc<dyn
 /// The address of a server with the files in it named from the root: who opens it again, by the address that it says it
 /// has, may be in another directory.
 fn with_absolute_files(address: &str, cwd: &Path) -> String {
-    let Some((place, query)) = address.split_once('?') else { return address.to_owned() };
-    let absolute = |parameter: &str| match parameter.split_once('=') {
-        Some((name @ ("ca" | "token_file"), path)) if !path.is_empty() => {
-            format!("{name}={}", cwd.join(path).display())
+    let Some((place, text)) = address.split_once('?') else { return address.to_owned() };
+    // What is wrong with it is said by whoever opens it.
+    let Ok(mut parameters) = query::parameters(text) else { return address.to_owned() };
+    for (name, path) in &mut parameters {
+        if matches!(name.as_str(), "ca" | "token_file") && !path.is_empty() {
+            *path = cwd.join(&*path).display().to_string();
         }
-        _ => parameter.to_owned(),
-    };
-    let parameters: Vec<String> = query.split('&').map(absolute).collect();
-    format!("{place}?{}", parameters.join("&"))
+    }
+    format!("{place}?{}", query::query(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
 }

@@ -200,3 +200,27 @@ fn tokens_are_made_and_read_again() {
         running.finish().ok().stderr_has("warning: whoever reaches this server may change");
     });
 }
+
+/// Whatever the file of a token is called, in an address and in a configuration; and what is in it may be no token.
+#[test]
+fn a_token_comes_from_any_file() {
+    every_caller(|home| {
+        home.write("tokens.toml", lines(home, "reader", "{ tags = \"\", allow = [\"read\"] }"));
+        let server = Server::start(home, "--tokens tokens.toml");
+        let remote = format!("grpc://{}", server.address());
+        home.write("to&ken=ä +%.txt", "reader\r\n");
+        let tags = |address: &str| home.spfs(["tags", "-r", address]).run();
+        tags(&format!("{remote}?token_file=to%26ken%3Dä%20%2B%25.txt")).ok();
+        tags(&format!("{remote}?compress=true&token_file=to%26ken%3Dä+%2B%25.txt&timeout_ms=60000")).ok();
+        tags(&format!("{remote}?token_file=to%2")).fails().stderr_has("two hexadecimal digits");
+        home.set("SPFS_REMOTE_ODD_ADDRESS", &remote);
+        home.set("SPFS_REMOTE__ODD__TOKEN_FILE", home.path("to&ken=ä +%.txt").to_str().unwrap());
+        tags("odd").ok();
+        tags("proxy:?primary=odd").ok();
+        for content in ["", "two\nlines", "ä", "a\0b", "\u{feff}reader"] {
+            home.write("token", content);
+            tags(&format!("{remote}?token_file=token")).fails().stderr_has("it does not hold one line with a token");
+        }
+        server.stop();
+    });
+}
