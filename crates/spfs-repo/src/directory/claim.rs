@@ -65,11 +65,23 @@ impl<'a> Claim<'a> {
         }
         if self.way == Way::Beside {
             match self.link() {
+                Err(Errno::PERM) if self.is_taken() => return Err(Errno::EXIST),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::MLINK) => self.way = Way::TwoSteps,
                 result => return result,
             }
         }
-        write_new(self.path, &self.text)
+        match write_new(self.path, &self.text) {
+            Err(Errno::PERM) if self.is_taken() => Err(Errno::EXIST),
+            // It was released since.
+            Err(Errno::PERM) if self.medium == Medium::Loose => write_new(self.path, &self.text),
+            result => result,
+        }
+    }
+
+    /// Whether somebody has the lock, where that may be why it is not permitted to take it: SFTP has no other word for a
+    /// name that is there already.
+    fn is_taken(&self) -> bool {
+        self.medium == Medium::Loose && rustix::fs::lstat(self.path).is_ok()
     }
 
     /// The time in seconds by the file system's clock, if that is known already.
