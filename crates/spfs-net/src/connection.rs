@@ -457,7 +457,7 @@ impl Connection {
         let made = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = made.map_err(|e| self.broken(e))?;
         tokio::spawn(connection);
-        self.in_time(sender.send_request(request)).await?.map_err(|e| self.trouble(NetTrouble::Lost, e))
+        self.in_time(sender.send_request(request)).await?.map_err(|e| self.broken(e))
     }
 }
 

@@ -12,7 +12,11 @@ use spfs_net::server::{self, Server};
 use spfs_repo::{Blob, Digest, Directory, Error, Manifest, NetTrouble, Object, Repository};
 
 fn serve(directory: Directory) -> SocketAddr {
-    let server = Server::bind(Arc::new(directory), &["127.0.0.1:0".parse().unwrap()], server::Options::default());
+    serve_as(directory, server::Options::default())
+}
+
+fn serve_as(directory: Directory, options: server::Options) -> SocketAddr {
+    let server = Server::bind(Arc::new(directory), &["127.0.0.1:0".parse().unwrap()], options);
     let server = server.unwrap();
     let address = server.addresses()[0];
     std::thread::spawn(move || server.run(std::future::pending()));
@@ -183,6 +187,59 @@ fn a_server_that_answers_with_other_content_than_asked_for() {
         let result = client
             .read_payloads(&[first, second], &mut |digest, content| batch.add_payload(content, Some(digest)).map(drop));
         assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
+    }
+}
+
+/// Answers every request with `head`, and then with `more` as long as that is taken.
+fn answering(head: &'static str, more: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let mut sent = stream.write_all(head.as_bytes());
+                while sent.is_ok() && !more.is_empty() {
+                    sent = stream.write_all(more);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn payloads_from_something_that_is_no_server_or_never_ends() {
+    let place = tempfile::tempdir().unwrap();
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (head, more, foreign) in [
+        (CHUNKED, &b"8\r\nendless!\r\n"[..], false),
+        ("HTTP/1.1 200 OK\r\n", b"header: and one more\r\n", true),
+        ("SSH-2.0-OpenSSH_9.6\r\n", b"", true),
+    ] {
+        let directory = Directory::create(place.path().join("r")).unwrap();
+        let batch = directory.begin().unwrap();
+        let payload = add(&*batch, b"content");
+        batch.finish().unwrap();
+        let payloads_root = Some(format!("http://{}/", answering(head, more)));
+        let address = serve_as(directory, server::Options { payloads_root, ..server::Options::default() });
+        let client = client(address, "?exchange=false");
+        let started = Instant::now();
+        let result = client.open_payload(&payload);
+        assert!(started.elapsed() < Duration::from_secs(30), "it is not tried again and again");
+        if foreign {
+            let found = matches!(result, Err(Error::Unreachable { trouble: NetTrouble::Protocol, .. }));
+            assert!(found, "{head}: {:?}", result.err());
+            continue;
+        }
+        // Whoever stores it knows how long it is.
+        let here = Directory::create(place.path().join("here")).unwrap();
+        let batch = here.begin().unwrap();
+        let read = client.read_payloads(&[payload], &mut |digest, content| {
+            batch.add_payload(&mut content.take(1 << 20), Some(digest)).map(drop)
+        });
+        assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
     }
 }
 
