@@ -1,7 +1,7 @@
 //! A server's life: it starts and says where, serves, is told things by signals, and stops without breaking anything.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,41 @@ fn payloads_come_and_go_as_existing_clients_send_them() {
     });
 }
 
+/// Existing clients send the scheme of the repository's address, and neither of these is one of HTTP.
+#[test]
+fn calls_come_as_existing_clients_send_them() {
+    let field = |name: &str, value: &str| {
+        let [name, value] = [name, value].map(|text| [&[text.len() as u8], text.as_bytes()].concat());
+        [vec![0], name, value].concat()
+    };
+    let frame = |kind: u8, flags: u8, stream: u8, content: &[u8]| {
+        let head = [0, 0, content.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head[..], content].concat()
+    };
+    every_caller(|home| {
+        let server = Server::start(home, "");
+        let at = server.address().to_string();
+        for scheme in ["grpc", "http2"] {
+            let fields =
+                [(":method", "POST"), (":scheme", scheme), (":path", "/spfs.Repository/Ping"), (":authority", &at)];
+            let more = [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "tonic/0.13.1")];
+            let head: Vec<u8> = fields.iter().chain(&more).flat_map(|(name, value)| field(name, value)).collect();
+            let mut stream = connect(server.address());
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            let request = [frame(4, 0, 0, b""), frame(1, 4, 1, &head), frame(0, 1, 1, &[0; 5])];
+            stream.write_all(&request.concat()).unwrap();
+            // An answer of no bytes, in a frame of its own.
+            let (answer, mut got, mut buffer) = (frame(0, 0, 1, &[0; 5]), Vec::new(), [0; 1024]);
+            while !got.windows(answer.len()).any(|part| part == answer) {
+                let count = stream.read(&mut buffer).unwrap();
+                assert!(count > 0, "{scheme}: {got:?}");
+                got.extend_from_slice(&buffer[..count]);
+            }
+        }
+        server.stop();
+    });
+}
+
 /// Begins to post the first half of something.
 fn half(server: &Server, content: &[u8]) -> TcpStream {
     let mut stream = connect(server.address());
@@ -126,7 +161,7 @@ fn a_transfer_ends_after_the_first_signal_and_is_cut_by_the_second() {
         let mut got = vec![0; 1000];
         let mut download = connect(server.address());
         download.write_all(head("GET", &format!("/{}", Digest::of(&whole)), None, "").as_bytes()).unwrap();
-        std::io::Read::read_exact(&mut download, &mut got).unwrap();
+        download.read_exact(&mut got).unwrap();
         server.running.signal(Signal::TERM);
         eventually("it takes no more", || TcpStream::connect(server.address()).is_err());
         assert!(rest(download).len() > 600_000 - 1000);
