@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::common::{Home, Running, every_caller, full};
+use crate::common::{Home, Running, eventually, every_caller, full};
 use rustix::process::Signal;
 
 /// A small generator of random numbers (xorshift); its seed is printed, so that a failure can be had again.
