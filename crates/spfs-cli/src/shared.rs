@@ -9,6 +9,18 @@ pub struct Json {
     pub json: bool,
 }
 
+/// How many of something at the same time. An empty text says nothing: an empty variable is an unset one.
+#[derive(Clone, Copy)]
+pub struct Count(pub Option<usize>);
+
+impl std::str::FromStr for Count {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Count(None)) } else { text.parse().map(|count| Count(Some(count))) }
+    }
+}
+
 // `-q/--quiet`, for every command that makes something.
 #[derive(clap::Args)]
 pub struct Quiet {

@@ -3,6 +3,7 @@
 use spfs::sync::{Options, Policy};
 
 use crate::progress::Style;
+use crate::shared::Count;
 
 // How things are moved; a plain comment, because clap would take a doc comment for the help of the command itself.
 #[derive(clap::Args)]
@@ -18,7 +19,7 @@ pub struct Transfer {
     resync: bool,
     /// How many files to move at the same time
     #[arg(long, value_name = "N", env = "SPFS_SYNC_MAX_CONCURRENT_PAYLOADS", hide_env_values = true)]
-    max_concurrent_payloads: Option<usize>,
+    max_concurrent_payloads: Option<Count>,
     // Manifests are read with the same threads.
     #[arg(long, hide = true, value_name = "N")]
     max_concurrent_manifests: Option<usize>,
@@ -36,7 +37,7 @@ impl Transfer {
             (.., true) => Policy::LatestTags,
             _ => Policy::MissingOnly,
         };
-        let threads = self.max_concurrent_payloads.map_or(0, |count| count.clamp(1, 64));
+        let threads = self.max_concurrent_payloads.and_then(|count| count.0).map_or(0, |count| count.clamp(1, 64));
         Options { policy: policy.max(least), threads }
     }
 }

@@ -13,7 +13,7 @@ use crate::complete;
 use crate::context::Context;
 use crate::errors::{Failure, Result, warn};
 use crate::repository::{self, Choice};
-use crate::shared::{Json, Quiet};
+use crate::shared::{Count, Json, Quiet};
 
 /// Save active changes as a layer, or the whole environment as a platform
 ///
@@ -50,7 +50,7 @@ pub struct Args {
     no_cache: bool,
     /// With --path: how many files to read at the same time; by default as many as there are processors
     #[arg(long, value_name = "N", env = "SPFS_COMMIT_MAX_CONCURRENT_BLOBS", hide_env = true)]
-    max_concurrent_blobs: Option<usize>,
+    max_concurrent_blobs: Option<Count>,
     // What is always so: each file is hashed as it is stored, and the walk is within any limit.
     #[arg(long, hide = true)]
     hash_while_committing: bool,
@@ -133,7 +133,7 @@ impl Args {
                     tags: self.tag.clone(),
                     allow_empty: self.allow_empty,
                     no_cache: self.no_cache,
-                    threads: self.max_concurrent_blobs.unwrap_or(cores).clamp(1, cores),
+                    threads: self.max_concurrent_blobs.and_then(|count| count.0).unwrap_or(cores).clamp(1, cores),
                 };
                 let directory = repository::directory(&*repository, "committing files")?;
                 commit::path(spfs, directory, path, &options, &author, &context.bar("committing"))?

@@ -11,7 +11,7 @@ use crate::complete;
 use crate::context::Context;
 use crate::errors::Result;
 use crate::repository::{self, Choice};
-use crate::shared::Json;
+use crate::shared::{Count, Json};
 
 /// Write an environment out as plain directories
 ///
@@ -33,7 +33,7 @@ pub struct Args {
     strategy: Option<How>,
     /// How many files to make at the same time; by default as many as there are processors
     #[arg(long, value_name = "N", env = "SPFS_RENDER_MAX_CONCURRENT_BLOBS", hide_env = true)]
-    max_concurrent_blobs: Option<usize>,
+    max_concurrent_blobs: Option<Count>,
     // Directories are made one after the other, which is within any limit.
     #[arg(long, hide = true, value_name = "N")]
     max_concurrent_branches: Option<usize>,
@@ -72,7 +72,7 @@ impl Run for Args {
         let options = Options {
             strategy,
             allow_existing: self.allow_existing,
-            threads: self.max_concurrent_blobs.unwrap_or(cores).clamp(1, cores),
+            threads: self.max_concurrent_blobs.and_then(|count| count.0).unwrap_or(cores).clamp(1, cores),
             user: &user,
             share_payloads: true,
             now: spfs.env.now(),

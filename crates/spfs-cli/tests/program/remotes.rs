@@ -107,6 +107,18 @@ fn a_configuration_is_checked_as_a_whole() {
 }
 
 #[test]
+fn an_empty_variable_is_an_unset_one() {
+    let home = Home::new(Caller::user());
+    for name in ["SYNC_MAX_CONCURRENT_PAYLOADS", "COMMIT_MAX_CONCURRENT_BLOBS", "RENDER_MAX_CONCURRENT_BLOBS"] {
+        home.set(&format!("SPFS_{name}"), "");
+    }
+    home.sh("mkdir t; echo a > t/a; spfs commit --path t -t x; spfs init repo $PWD/origin").run().ok();
+    home.spfs_line("push x -r ./origin").run().ok().stdout_has("1 tags (0 skipped)");
+    home.spfs_line("render x out").run().ok();
+    home.spfs_line("push x -r ./origin").env("SPFS_SYNC_MAX_CONCURRENT_PAYLOADS", "many").run().code(2);
+}
+
+#[test]
 fn what_a_remote_does_not_permit_is_no_matter_of_where_things_are_kept_here() {
     let home = Home::new(Caller::user());
     home.sh("mkdir t; echo a > t/a; spfs commit --path t -t x; spfs init repo $PWD/origin").run().ok();
