@@ -55,7 +55,13 @@ pub fn payload(home: &Home, repository: &Path, name: &str) -> PathBuf {
 
 /// How many payloads are here.
 pub fn here(home: &Home) -> usize {
-    home.sh("find ~/.local/share/spfs/payloads -type f | wc -l").run().ok().text().trim().parse().unwrap()
+    home.sh("find ~/.local/share/spfs/payloads -type f ! -path '*/work/*' | wc -l")
+        .run()
+        .ok()
+        .text()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 #[test]

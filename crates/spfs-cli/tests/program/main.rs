@@ -17,6 +17,7 @@ mod harness;
 mod hostile_damage;
 mod hostile_input;
 mod hostile_machine;
+mod hostile_power;
 mod hostile_references;
 mod hostile_signals;
 mod hostile_storage;

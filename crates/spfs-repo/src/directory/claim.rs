@@ -16,6 +16,9 @@ use super::lock::work_path;
 use super::owner::Owner;
 use crate::regular::{LONGEST_NOTE, read_regular};
 
+/// How often a refusal without a reason is taken for somebody else's lock, though none is seen.
+const REFUSALS: u32 = 4;
+
 /// An attempt to take a lock, until it is dropped.
 pub(super) struct Claim<'a> {
     path: &'a Path,
@@ -25,6 +28,7 @@ pub(super) struct Claim<'a> {
     /// The work file, once it is written; it serves for all attempts.
     beside: PathBuf,
     written: Option<Written>,
+    refusals: u32,
 }
 
 /// How the lock is created.
@@ -46,7 +50,7 @@ impl<'a> Claim<'a> {
     pub fn new(path: &'a Path, owner: &Owner, medium: Medium) -> Self {
         let way = if medium == Medium::Local { Way::Unnamed } else { Way::Beside };
         let beside = work_path(path, owner);
-        Claim { path, text: owner.lock_text(), way, medium, beside, written: None }
+        Claim { path, text: owner.lock_text(), way, medium, beside, written: None, refusals: 0 }
     }
 
     /// Tries once. [`Errno::EXIST`]: somebody has it. [`Errno::NOENT`]: there is no such directory.
@@ -72,16 +76,14 @@ impl<'a> Claim<'a> {
         }
         match write_new(self.path, &self.text) {
             Err(Errno::PERM) if self.is_taken() => Err(Errno::EXIST),
-            // It was released since.
-            Err(Errno::PERM) if self.medium == Medium::Loose => write_new(self.path, &self.text),
             result => result,
         }
     }
 
-    /// Whether somebody has the lock, where that may be why it is not permitted to take it: SFTP has no other word for a
-    /// name that is there already.
-    fn is_taken(&self) -> bool {
-        self.medium == Medium::Loose && rustix::fs::lstat(self.path).is_ok()
+    /// Whether EPERM may mean that somebody has the lock, or had it a moment ago: sftp has one word for all failures.
+    fn is_taken(&mut self) -> bool {
+        self.refusals += 1;
+        self.medium != Medium::Local && (rustix::fs::lstat(self.path).is_ok() || self.refusals <= REFUSALS)
     }
 
     /// The time in seconds by the file system's clock, if that is known already.
