@@ -48,18 +48,27 @@ fn parse_map(path: &Path, text: &str) -> Result<Vec<Pair>> {
 pub fn collect(files: &[PathBuf], options: &[String], stdin: &mut dyn Read) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for path in files {
-        let mut text = String::new();
-        match path.as_os_str() == "-" {
-            true => stdin.read_to_string(&mut text),
-            false => std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)),
-        }
-        .map_err(Error::io("read", path))?;
-        pairs.extend(parse_map(path, &text)?);
+        let text = match path.as_os_str() == "-" {
+            true => read_text(stdin),
+            false => std::fs::File::open(path).and_then(|mut file| read_text(&mut file)),
+        };
+        pairs.extend(parse_map(path, &text.map_err(Error::io("read", path))?)?);
     }
     for option in options {
         pairs.extend(parse(option)?);
     }
     Ok(pairs)
+}
+
+/// The longest file of annotations that makes sense, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+fn read_text(file: &mut dyn Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    match file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        true => Err(std::io::Error::other("it is larger than 64 MiB")),
+        false => Ok(text),
+    }
 }
 
 /// Stores each pair as a layer of its own, without a tree. The layers are to be pushed on a stack in the given order:

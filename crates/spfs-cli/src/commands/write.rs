@@ -10,7 +10,7 @@ use spfs::repo::TagName;
 
 use super::Run;
 use crate::context::Context;
-use crate::errors::Result;
+use crate::errors::{Failure, Result};
 use crate::repository::{self, Choice};
 use crate::shared::{Json, Quiet};
 
@@ -37,6 +37,9 @@ impl Run for Args {
         let spfs = context.spfs()?;
         let repository = self.repository.open(spfs)?;
         let mut content: Box<dyn Read> = match &self.file {
+            Some(path) if path.is_dir() => {
+                return Err(Failure::io("read", path, std::io::ErrorKind::IsADirectory.into()));
+            }
             Some(path) => Box::new(File::open(path).map_err(spfs::Error::io("open", path))?),
             None => Box::new(std::io::stdin().lock()),
         };

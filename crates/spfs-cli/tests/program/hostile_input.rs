@@ -99,6 +99,8 @@ fn annotations() {
     run("list").code(1).stderr_has("list");
     home.write("bytes", b"\xff\xfe");
     run("bytes").code(1).stderr_has("bytes");
+    run("/dev/zero").code(1).stderr_has("could not read /dev/zero").stderr_has("larger than 64 MiB");
+    home.spfs_line("write -f /etc").run().code(1).stderr_has("could not read /etc\n  caused by: is a directory");
     // A huge value is kept, and is no argument of anything.
     let huge = "y".repeat(8 << 20);
     home.write("huge", format!("key: {huge}\n"));
@@ -212,6 +214,12 @@ fn outputs_that_take_nothing() {
             .run()
             .ok()
             .stdout_is(&code.to_string());
+    }
+    // An empty variable is an unset one.
+    let empty =
+        "SPFS_COMMIT_MAX_CONCURRENT_BLOBS= SPFS_RENDER_MAX_CONCURRENT_BLOBS= SPFS_SYNC_MAX_CONCURRENT_PAYLOADS=";
+    for line in ["commit --path tree", "render one", "run one -- true"] {
+        home.sh(&format!("{empty} spfs {line}")).run().ok().stderr_is("");
     }
     home.sh("SPFS_NONSENSE=1 spfs tags 2> /dev/full").run().ok().stdout_is("one");
     home.sh("spfs run --keep-runtime - -- echo done 2> /dev/full").run().ok().stdout_is("done");

@@ -42,6 +42,7 @@ fn patterns_choose_what_is_thrown_away() {
             ("/spfs/d/ n", "+/spfs/a.o +/spfs/b.c -/spfs/f ~/spfs/g"),
             ("nothing", "+/spfs/a.o +/spfs/b.c +/spfs/d/new -/spfs/f ~/spfs/g +/spfs/n +/spfs/n/m +/spfs/n/m/c.o"),
             ("'*'", ""),
+            ("/spfs", ""),
         ] {
             let code = format!(
                 "{changes}; cd /; spfs reset {patterns}; spfs diff | cut -d' ' -f1 | LC_ALL=C sort -k1.2 | paste -sd' '; cat /spfs/g"

@@ -73,7 +73,11 @@ fn patterns(patterns: &[String]) -> Result<Option<Gitignore>> {
     }
     let mut builder = GitignoreBuilder::new("");
     for pattern in patterns {
-        let line = pattern.strip_prefix("/spfs").filter(|rest| rest.starts_with('/')).unwrap_or(pattern);
+        let line = match pattern.strip_prefix("/spfs") {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => pattern,
+        };
         let invalid = |e: ignore::Error| Error::invalid("pattern", pattern, e.to_string());
         builder.add_line(None, line).map_err(invalid)?;
     }
