@@ -90,7 +90,7 @@ unshare --pid --fork --kill-child --mount-proc sh work > work.out 2>&1 &
 work=$!
 sleep $1
 echo safe > disk/safe && sync disk/safe
-python3 -c 'import fcntl, os, struct
+/usr/bin/python3 -c 'import fcntl, os, struct
 disk = os.open("disk", os.O_RDONLY)
 os.write(os.open("disk/lost", os.O_WRONLY | os.O_CREAT), b"lost")
 fcntl.ioctl(disk, 0x8004587d, struct.pack("I", 2))'
