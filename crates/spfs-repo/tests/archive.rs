@@ -63,6 +63,12 @@ fn run(before: &[&str], task: &str) -> std::process::ExitStatus {
         .unwrap()
 }
 
+/// Words before those of a command, which get it a mount namespace of its own, in which it may mount.
+fn privately(script: &str) -> Vec<&str> {
+    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    [&["unshare"], user, &["--mount", "sh", "-ec", script]].concat()
+}
+
 /// Reads everything. Returns the number of objects.
 fn check_everything(archive: &Archive) -> usize {
     let objects = archive.objects().unwrap();
@@ -125,7 +131,7 @@ fn a_full_disk_is_said_and_changes_nothing() {
     let place = tempfile::tempdir().unwrap();
     let at = place.path().display();
     let script = format!("mount -t tmpfs -o size=5m none {at} && exec \"$0\" \"$@\"");
-    assert!(run(&["unshare", "--mount", "sh", "-ec", &script], &format!("full {at}")).success());
+    assert!(run(&privately(&script), &format!("full {at}")).success());
 }
 
 fn out_of_space(directory: &Path) {
@@ -161,7 +167,7 @@ fn a_read_only_archive_can_be_read() {
     let at = place.path().display();
     let script = format!("mount --bind {at} {at}; mount -o remount,bind,ro {at}; exec \"$0\" \"$@\"");
     let task = format!("read-only {}", path.display());
-    assert!(run(&["unshare", "--mount", "sh", "-ec", &script], &task).success());
+    assert!(run(&privately(&script), &task).success());
 }
 
 fn read_only(path: &Path) {

@@ -95,6 +95,9 @@ fn start(before: Option<&str>, task: &str) -> Child {
         None => Command::new(program),
         Some(before) => {
             let mut command = Command::new("unshare");
+            if !rustix::process::geteuid().is_root() {
+                command.args(["--user", "--map-root-user"]);
+            }
             command.args(["--mount", "sh", "-ec", &format!("{before}\nexec \"$0\" \"$@\"")]).arg(program);
             command
         }

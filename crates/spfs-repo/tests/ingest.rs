@@ -114,11 +114,16 @@ fn what_cannot_be_kept_is_named_and_nothing_is_committed() {
     write(&root.join("good"), b"good", 0o644);
     rustix::fs::mknodat(CWD, root.join("sub/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
-    rustix::fs::mknodat(CWD, root.join("null"), FileType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3))
-        .unwrap();
     let text = refusal(&root);
-    for part in ["sub/pipe", "named pipe", "tree/socket", "tree/null", "device"] {
+    for part in ["sub/pipe", "named pipe", "tree/socket"] {
         assert!(text.contains(part), "{part} in {text}");
+    }
+    // Only root can make one.
+    if rustix::process::geteuid().is_root() {
+        let null = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(CWD, root.join("null"), FileType::CharacterDevice, Mode::RUSR, null).unwrap();
+        let text = refusal(&root);
+        assert!(text.contains("tree/null") && text.contains("device"), "{text}");
     }
     let repository = Directory::create(repo).unwrap();
     assert!(commit(&repository, &root, None).is_err());

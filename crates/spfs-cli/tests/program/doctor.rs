@@ -102,6 +102,10 @@ fn places_that_cannot_be_used() {
 
 #[test]
 fn a_store_that_takes_no_more() {
+    // Root prepares it for all.
+    if !Caller::all().contains(&Caller::Root) {
+        return;
+    }
     every_caller(|home| {
         home.write("tree/a", "a\n");
         home.commit("tree", "one");
