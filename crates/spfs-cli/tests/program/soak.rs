@@ -128,8 +128,7 @@ fn soak(home: &Home, time: Duration) {
     assert!(bytes < 2048, "the caches have {bytes} KiB, and may have 1024");
 }
 
-/// Kills a monitor, a server or a job of any runtime but the long one: one of its jobs that is killed in the middle of a
-/// reset leaves an overlay below the new one until the runtime ends.
+/// Kills a monitor, a server or a job of any runtime but the long one, whose open files are compared.
 fn kill_one_of_ours(home: &Home, dice: &mut Dice, spared: i32) {
     let parent = |pid: i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -152,4 +151,10 @@ fn kill_one_of_ours(home: &Home, dice: &mut Dice, spared: i32) {
         let pid = rustix::process::Pid::from_raw(ours[dice.below(ours.len())]).unwrap();
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
+}
+
+#[test]
+fn a_day_leaves_nothing() {
+    let time = Duration::from_secs(if full() { 300 } else { 3 });
+    every_caller(|home| soak(home, time));
 }
