@@ -59,7 +59,7 @@ pub enum Message {
         /// Whether what is missing is fetched. Without `payloads` it is a layer that does nothing else.
         fetch: bool,
     },
-    /// A descriptor to be held as long as the runtime lives: a lock on what it shows.
+    /// A descriptor to be held as long as what is mounted next is there: a lock on what it shows.
     Hold(OwnedFd),
     /// The mounts are in place: the upper directory (`O_PATH`), and what tells their end if no server does.
     Mounted {
@@ -99,7 +99,7 @@ impl Link {
         }
     }
 
-    /// Hands over what is to be held as long as the runtime lives.
+    /// Hands over what is to be held as long as what is mounted next is there.
     pub fn send_hold(&self, fd: BorrowedFd<'_>) -> Result<()> {
         self.send(b'H', 0, &[fd])
     }

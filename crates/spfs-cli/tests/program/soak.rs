@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::common::{Home, Running, every_caller, full, holds_within};
+use crate::common::{Home, Running, every_caller, full, holds_within, strategies};
 use rustix::process::Signal;
 
 /// A small generator of random numbers (xorshift); its seed is printed, so that a failure can be had again.
@@ -47,6 +47,14 @@ fn monitor_of(home: &Home, name: &str) -> i32 {
     i32::try_from(record["status"]["monitor"].as_i64().unwrap()).unwrap()
 }
 
+/// Has a runtime that lives throughout do its work once more.
+fn ask(long: &mut Running, number: usize) {
+    long.send(&format!("{number}\n"));
+    let asked = |long: &Running| long.stdout().matches("done").count();
+    let is = holds_within(Duration::from_secs(120), || asked(long) >= number);
+    assert!(is, "{}\n{}", long.stdout(), long.stderr());
+}
+
 fn soak(home: &Home, time: Duration) {
     home.sh("mkdir base more; echo base > base/base; echo more > more/more").run().ok();
     home.commit("base", "base");
@@ -59,15 +67,6 @@ fn soak(home: &Home, time: Duration) {
     long = long.stdin_open();
     let mut long = long.spawn();
     long.wait_for("ready");
-    let ask = |long: &mut Running, number: usize| {
-        long.send(&format!("{number}\n"));
-        let asked = |long: &Running| long.stdout().matches("done").count();
-        let end = Instant::now() + Duration::from_secs(120);
-        while asked(long) < number && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        assert_eq!(asked(long), number, "{}\n{}", long.stdout(), long.stderr());
-    };
     ask(&mut long, 1);
     let monitor = monitor_of(home, "long");
     let open = open_files(monitor);
@@ -157,4 +156,26 @@ fn kill_one_of_ours(home: &Home, dice: &mut Dice, spared: i32) {
 fn a_day_leaves_nothing() {
     let time = Duration::from_secs(if full() { 300 } else { 3 });
     every_caller(|home| soak(home, time));
+}
+
+#[test]
+fn resets_leave_nothing_open_in_the_monitor() {
+    every_caller(|home| {
+        for backend in strategies(home.caller()) {
+            home.set("SPFS_FILESYSTEM_BACKEND", *backend);
+            let code = "while read line; do echo $line > /spfs/f; spfs commit layer -q -t long >/dev/null
+                spfs edit; spfs reset; echo done; done";
+            let mut long = home.script("- --runtime-name long", code).stdin_open().spawn();
+            (1..=3).for_each(|number| ask(&mut long, number));
+            let monitor = monitor_of(home, "long");
+            let open = open_files(monitor);
+            (4..=12).for_each(|number| ask(&mut long, number));
+            let as_before = || open_files(monitor).len() <= open.len();
+            let is = holds_within(Duration::from_secs(60), as_before);
+            assert!(is, "{backend}: {:#?} instead of {open:#?}", open_files(monitor));
+            long.close_stdin();
+            long.finish().ok();
+            home.wait_for_the_end();
+        }
+    });
 }

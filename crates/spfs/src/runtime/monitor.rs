@@ -87,6 +87,15 @@ struct ServedMount {
 struct Job {
     pid: Pid,
     link: Link,
+    /// Locks on what it is about to show.
+    held: Vec<OwnedFd>,
+}
+
+/// What tells the end of an overlay.
+struct Watch {
+    inotify: OwnedFd,
+    /// Locks on what it shows.
+    _held: Vec<OwnedFd>,
 }
 
 /// What the supervisor waits for.
@@ -105,8 +114,8 @@ struct Supervisor {
     waiting: Option<Child>,
     mounts: Option<Mounts>,
     servers: Vec<Server>,
-    watches: Vec<OwnedFd>,
-    /// Locks on what is shown.
+    watches: Vec<Watch>,
+    /// Locks on what is shown as long as the runtime lives.
     held: Vec<OwnedFd>,
     jobs: Vec<Job>,
     /// A clone of the overlay that is not published yet.
@@ -175,7 +184,7 @@ impl Supervisor {
         waited.extend(self.jobs.iter().enumerate().map(|(i, job)| (Source::Job(i), job.link.as_fd())));
         waited
             .extend(self.servers.iter().enumerate().map(|(i, server)| (Source::Server(i), server.child.life.as_fd())));
-        waited.extend(self.watches.iter().enumerate().map(|(i, watch)| (Source::Watch(i), watch.as_fd())));
+        waited.extend(self.watches.iter().enumerate().map(|(i, watch)| (Source::Watch(i), watch.inotify.as_fd())));
         let mut fds: Vec<PollFd<'_>> =
             waited.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         if rustix::event::poll(&mut fds, None).is_err() {
@@ -205,7 +214,7 @@ impl Supervisor {
             Ok(Message::Keep(mount)) => self.kept = Some(mount),
             Ok(Message::Hold(fd)) => self.held.push(fd),
             Ok(Message::Mounted { namespace, upper, watch }) => {
-                self.watches.extend(watch);
+                self.watches.extend(watch.map(|inotify| Watch { inotify, _held: Vec::new() }));
                 self.mounts = Some(Mounts { namespace, upper });
                 // The record comes after the word: the command need not wait for it, and members lock it. Not so with
                 // a durable runtime: were we killed in between, nothing would say that its changes are in use.
@@ -249,7 +258,7 @@ impl Supervisor {
         }
         let Ok((ours, theirs)) = Link::pair() else { return };
         match process::fork() {
-            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours }),
+            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours, held: Vec::new() }),
             Ok(Fork::Child) => {
                 drop(ours);
                 let Monitor { env, config, .. } = &self.monitor;
@@ -265,7 +274,7 @@ impl Supervisor {
         let Ok((stream, _)) = self.monitor.listener.accept() else { return };
         let (Ok((ours, theirs)), Some(mounts)) = (Link::pair(), &self.mounts) else { return };
         match process::fork() {
-            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours }),
+            Ok(Fork::Parent(pid)) => self.jobs.push(Job { pid, link: ours, held: Vec::new() }),
             Ok(Fork::Child) => {
                 drop(ours);
                 let _ = rustix::thread::set_name(c"spfs-job");
@@ -281,14 +290,20 @@ impl Supervisor {
             Ok(Message::Serve { fuse, view, payloads, fetch }) => {
                 self.start_server(ServedMount { fuse, view, payloads, fetch, shared: false });
             }
-            Ok(Message::Hold(fd)) => self.held.push(fd),
+            Ok(Message::Hold(fd)) => self.jobs[index].held.push(fd),
             Ok(Message::Mounted { namespace, upper, watch }) => {
-                self.watches.extend(watch);
+                let held = std::mem::take(&mut self.jobs[index].held);
+                match watch {
+                    Some(inotify) => self.watches.push(Watch { inotify, _held: held }),
+                    None => self.held.extend(held),
+                }
                 self.mounts = Some(Mounts { namespace, upper });
             }
             Ok(Message::Ready | Message::Keep(_)) => {}
             Ok(Message::Closed) | Err(_) => {
                 let job = self.jobs.remove(index);
+                // One that was killed may have mounted what it could not tell of.
+                self.held.extend(job.held);
                 let _ = rustix::process::waitpid(Some(job.pid), WaitOptions::empty());
             }
         }
@@ -350,7 +365,7 @@ impl Supervisor {
     fn read_watch(&mut self, index: usize) {
         use rustix::fs::inotify::{ReadFlags, Reader};
         let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
-        let mut reader = Reader::new(&self.watches[index], &mut buffer);
+        let mut reader = Reader::new(&self.watches[index].inotify, &mut buffer);
         let over = match reader.next() {
             Ok(event) => event.events().intersects(ReadFlags::UNMOUNT | ReadFlags::IGNORED),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
